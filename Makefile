@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+# Copyright the swift-qcow2 authors.
+
+PREFIX ?= /usr/local
+RELEASE = swift build -c release -Xswiftc -static-executable -Xlinker -s --scratch-path .build-release
+
+.PHONY: all demo test lint bench install clean packages packages-build
+
+all:
+	swift build
+
+# What the build needs; what the tests need on top.
+packages-build:
+	@Scripts/install-packages.sh build
+
+packages:
+	@Scripts/install-packages.sh build test
+
+demo: packages-build
+	@swift build --quiet --product qsnap
+	@swift build --quiet --product read-state
+	@Scripts/demo.sh .build/debug
+
+test: packages
+	swift build --build-tests
+	swift test --skip-build
+
+lint:
+	@Scripts/lint.sh
+
+bench: packages
+	@Scripts/bench.sh
+
+install: packages-build
+	$(RELEASE) --product qsnap
+	install -D -m 755 .build-release/release/qsnap $(DESTDIR)$(PREFIX)/bin/qsnap
+
+clean:
+	rm -rf .build .build-release

@@ -1,0 +1,38 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Copyright the swift-qcow2 authors.
+#
+# Format, layers, headers: what a reviewer should not have to look for.
+set -eu
+cd "$(dirname "$0")/.."
+failed=0
+complain() {
+    echo "lint: $*" >&2
+    failed=1
+}
+
+swift format lint --strict --recursive --parallel Sources Tests Examples Fixtures Package.swift Benchmarks || failed=1
+
+# The format layer does no I/O: it compiles alone.
+swiftc -typecheck -swift-version 6 -strict-memory-safety -warnings-as-errors -module-name QCOW2 \
+    Sources/QCOW2/QCOW2Error.swift Sources/QCOW2/Format/*.swift || complain "Sources/QCOW2/Format doesn't compile alone"
+
+if grep -rn 'import Foundation' Sources/QCOW2 Sources/QCOW2Testing Sources/qsnap; then
+    complain "Foundation is for tests only"
+fi
+if grep -rnE 'try!|fatalError\(|preconditionFailure\(|unsafeFlags' Sources Package.swift; then
+    complain "traps and unsafe flags need another way"
+fi
+# One committer: nothing else in the library changes an image.
+if grep -rnE '\.(write|flush|truncate|punchHole)\(' Sources/QCOW2 |
+    grep -vE 'Sources/QCOW2/(Storage/|Image/Image\+Commit\.swift)|try write\('; then
+    complain "only Image+Commit.swift writes"
+fi
+for file in $(git ls-files '*.swift'); do
+    [ -e "$file" ] || continue
+    head -n 2 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' ||
+        { [ "$(basename "$file")" = Package.swift ] && sed -n 2p "$file" | grep -q SPDX; } ||
+        complain "$file lacks the licence header"
+done
+[ -z "$(git ls-files Package.resolved .build)" ] || complain "Package.resolved and .build stay out of the repository"
+exit $failed

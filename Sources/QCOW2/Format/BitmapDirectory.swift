@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// The bitmaps extension's record.
+///
+/// Section "5.1 Bitmaps extension".
+struct BitmapsExtension: Hashable, Sendable {
+    static let byteCount = 24
+    static let maximumBitmapCount: UInt32 = 65535
+    static let maximumDirectoryByteCount: UInt64 = 1024 * 65535
+
+    let bitmapCount: UInt32
+    let directoryByteCount: UInt64
+    let directoryOffset: HostOffset
+
+    enum Layout {
+        static let bitmapCount = Field<UInt32>("nb_bitmaps", at: 0)
+        static let reserved = Field<UInt32>("bitmaps reserved", at: 4)
+        static let directorySize = Field<UInt64>("bitmap_directory_size", at: 8)
+        static let directoryOffset = Field<UInt64>("bitmap_directory_offset", at: 16)
+    }
+
+    init(decoding record: HeaderExtension, in geometry: ImageGeometry) throws(QCOW2Error) {
+        guard record.data.count == Self.byteCount else {
+            throw .invalid(
+                "bitmaps extension", "it has \(record.data.count) bytes instead of \(Self.byteCount)",
+                at: record.offset)
+        }
+        let bytes = record.data.span
+        func place<T>(_ field: Field<T>) -> HostOffset { record.offset.saturating(adding: 8 + UInt64(field.offset)) }
+        bitmapCount = Layout.bitmapCount.load(from: bytes)
+        directoryByteCount = Layout.directorySize.load(from: bytes)
+        directoryOffset = HostOffset(Layout.directoryOffset.load(from: bytes))
+        guard (1...Self.maximumBitmapCount).contains(bitmapCount) else {
+            throw .outOfRange(
+                Layout.bitmapCount.name, bitmapCount, 1...Self.maximumBitmapCount, at: place(Layout.bitmapCount))
+        }
+        guard Layout.reserved.load(from: bytes) == 0 else {
+            throw .reservedBits(
+                Layout.reserved.name, UInt64(Layout.reserved.load(from: bytes)), at: place(Layout.reserved))
+        }
+        guard (1...Self.maximumDirectoryByteCount).contains(directoryByteCount) else {
+            throw .outOfRange(
+                Layout.directorySize.name, directoryByteCount, 1...Self.maximumDirectoryByteCount,
+                at: place(Layout.directorySize))
+        }
+        guard geometry.isAligned(directoryOffset), directoryOffset.rawValue != 0 else {
+            throw .misaligned(Layout.directoryOffset.name, directoryOffset, at: place(Layout.directoryOffset))
+        }
+    }
+}
+
+/// One bitmap of the directory.
+///
+/// Section "5.1 Bitmaps extension".
+struct BitmapDirectoryEntry: Hashable, Sendable {
+    let tableOffset: HostOffset
+    let tableEntryCount: UInt32
+    let name: [UInt8]
+
+    enum Layout {
+        static let tableOffset = Field<UInt64>("bitmap_table_offset", at: 0)
+        static let tableSize = Field<UInt32>("bitmap_table_size", at: 8)
+        static let flags = Field<UInt32>("bitmap flags", at: 12)
+        static let type = Field<UInt8>("bitmap type", at: 16)
+        static let granularityBits = Field<UInt8>("granularity_bits", at: 17)
+        static let nameSize = Field<UInt16>("bitmap name_size", at: 18)
+        static let extraDataSize = Field<UInt32>("bitmap extra_data_size", at: 20)
+        static let fixedByteCount = 24
+    }
+
+    /// Decodes every entry of a directory, whose count and length must match exactly.
+    static func decodeAll(
+        _ bytes: Span<UInt8>, count: UInt32, at base: HostOffset, in geometry: ImageGeometry
+    ) throws(QCOW2Error) -> [BitmapDirectoryEntry] {
+        var entries: [BitmapDirectoryEntry] = []
+        var names: Set<[UInt8]> = []
+        var position = 0
+        while position < bytes.count {
+            let offset = base.saturating(adding: UInt64(position))
+            let rest = bytes.extracting(position..<bytes.count)
+            let (entry, byteCount) = try decode(rest, at: offset, in: geometry)
+            guard names.insert(entry.name).inserted else {
+                throw .invalid("bitmap name", "two bitmaps have the same one", at: offset)
+            }
+            entries.append(entry)
+            position += byteCount
+        }
+        guard entries.count == Int(count), position == bytes.count else {
+            throw .invalid(
+                BitmapsExtension.Layout.bitmapCount.name,
+                "\(count) doesn't match the \(entries.count) in the directory",
+                at: base)
+        }
+        return entries
+    }
+
+    private static func decode(
+        _ bytes: Span<UInt8>, at base: HostOffset, in geometry: ImageGeometry
+    ) throws(QCOW2Error) -> (BitmapDirectoryEntry, byteCount: Int) {
+        func place<T>(_ field: Field<T>) -> HostOffset { base.saturating(adding: UInt64(field.offset)) }
+        guard bytes.count >= Layout.fixedByteCount else {
+            throw .truncated("bitmap directory entry", needed: Layout.fixedByteCount, have: bytes.count, at: base)
+        }
+        let extraByteCount = Layout.extraDataSize.load(from: bytes)
+        guard extraByteCount <= bytes.count - Layout.fixedByteCount else {
+            throw .truncated("bitmap directory entry", needed: Int(extraByteCount), have: bytes.count, at: base)
+        }
+        let nameByteCount = Layout.nameSize.load(from: bytes)
+        guard (1...1023).contains(nameByteCount) else {
+            throw .outOfRange(Layout.nameSize.name, nameByteCount, 1...1023, at: place(Layout.nameSize))
+        }
+        let nameStart = Layout.fixedByteCount + Int(extraByteCount)
+        let end = nameStart + Int(nameByteCount)
+        let byteCount = (end + 7) / 8 * 8
+        guard bytes.count >= byteCount else {
+            throw .truncated("bitmap directory entry", needed: byteCount, have: bytes.count, at: base)
+        }
+        let flags = Layout.flags.load(from: bytes)
+        guard flags & ~7 == 0 else { throw .reservedBits(Layout.flags.name, UInt64(flags), at: place(Layout.flags)) }
+        guard Layout.type.load(from: bytes) == 1 else {
+            throw .outOfRange(Layout.type.name, Layout.type.load(from: bytes), 1...1, at: place(Layout.type))
+        }
+        guard Layout.granularityBits.load(from: bytes) <= 63 else {
+            throw .outOfRange(
+                Layout.granularityBits.name, Layout.granularityBits.load(from: bytes), 0...63,
+                at: place(Layout.granularityBits))
+        }
+        let tableOffset = HostOffset(Layout.tableOffset.load(from: bytes))
+        guard geometry.isAligned(tableOffset), tableOffset.rawValue != 0 else {
+            throw .misaligned(Layout.tableOffset.name, tableOffset, at: place(Layout.tableOffset))
+        }
+        let entryCount = Layout.tableSize.load(from: bytes)
+        // 2^27 entries, and bitmaps of at most 512 MiB.
+        let limit = min(UInt64(1) << 27, (512 << 20) >> UInt64(geometry.clusterBits))
+        guard (1...limit).contains(UInt64(entryCount)) else {
+            throw .outOfRange(Layout.tableSize.name, UInt64(entryCount), 1...limit, at: place(Layout.tableSize))
+        }
+        let name = [UInt8](copying: bytes, nameStart..<end)
+        return (
+            BitmapDirectoryEntry(tableOffset: tableOffset, tableEntryCount: entryCount, name: name), byteCount
+        )
+    }
+}
+
+/// One entry of a bitmap table, exactly as it is on disk.
+struct BitmapTableEntry: RawRepresentable, Hashable, Sendable {
+    static let byteCount = 8
+    let rawValue: UInt64
+
+    init(rawValue: UInt64) { self.rawValue = rawValue }
+
+    /// The cluster with the bitmap's bits; `nil` when they are all the same.
+    var data: HostOffset? {
+        let offset = rawValue & 0x00FF_FFFF_FFFF_FE00
+        return offset == 0 ? nil : HostOffset(offset)
+    }
+
+    var hasReservedBits: Bool { rawValue & 0xFF00_0000_0000_01FE != 0 || (data != nil && rawValue & 1 != 0) }
+}

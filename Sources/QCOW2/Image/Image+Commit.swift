@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+extension Image where S: ~Copyable {
+    /// Carries out an update: the only code in the library that changes an image.
+    ///
+    /// Section "6.3 Commit method A".
+    ///
+    /// Two flushes. A crash before the header's sector is on the disk leaves the old state, with bytes in clusters
+    /// that are free there; a crash after it leaves the new state, perhaps with free clusters not yet given back.
+    ///
+    /// - Throws: ``QCOW2Error/Code/inputOutput``. If the header's sector had not been written, the file is cut back to
+    ///   its old length and the image is as before. If writing or flushing that sector failed, the image continues with
+    ///   what the file now reads as, and the next commit settles that first.
+    mutating func commit(_ update: MetadataUpdate, discarding: Bool) throws(QCOW2Error) {
+        guard try storage.byteCount() == update.oldFileByteCount else {
+            throw QCOW2Error(.inUse, "The length of '\(storage.name)' changed: another program writes to it.")
+        }
+        try settle()
+        // Read before anything is written, so that a failure to read changes nothing.
+        let oldSector = try storage.readBytes(Int(ImageGeometry.sectorSize), at: HostOffset(0))
+        var sector = oldSector
+        var sectorSpan = sector.mutableSpan
+        update.header.encode(into: &sectorSpan)
+
+        do throws(QCOW2Error) {
+            try prepare(update)
+            // ORDER: nothing may refer to the new tables before they are on the disk.
+            try storage.flush()
+        } catch {
+            // The old state is untouched. Failing to give back what was appended to the file costs only space.
+            try? storage.truncate(toByteCount: update.oldFileByteCount)
+            throw error
+        }
+        do throws(QCOW2Error) {
+            try storage.write(sector.span, at: HostOffset(0))
+            // ORDER: nothing of the old state may be reused before the switch is on the disk.
+            try storage.flush()
+        } catch {
+            unsettledSector = (try? storage.readBytes(sector.count, at: HostOffset(0))) ?? oldSector
+            if let found = try? OpenedImage(reading: storage) { opened = found }
+            throw error
+        }
+        opened = OpenedImage(
+            header: update.header, extensions: opened.extensions, entries: update.entries,
+            snapshotTableByteCount: update.snapshotTableByteCount)
+        if discarding { giveBack(update) }
+    }
+
+    /// After a commit whose outcome is unknown: puts the state that this value describes on the disk, one sector that
+    /// both states allow, before anything else is written.
+    private mutating func settle() throws(QCOW2Error) {
+        guard let sector = unsettledSector else { return }
+        try storage.write(sector.span, at: HostOffset(0))
+        // ORDER: what follows may overwrite clusters of the state that lost.
+        try storage.flush()
+        unsettledSector = nil
+    }
+
+    private mutating func prepare(_ update: MetadataUpdate) throws(QCOW2Error) {
+        let scan = L2TableScan(geometry: header.geometry, fileByteCount: update.oldFileByteCount)
+        for preparation in update.preparations {
+            switch preparation {
+            case .table(let bytes, let offset): try storage.write(bytes.span, at: offset)
+            case .l2Copy(let source, let target, let flags):
+                var table = try storage.readBytes(header.geometry.clusterByteCount, at: source)
+                scan.apply(flags, to: &table)
+                try storage.write(table.span, at: target)
+            }
+        }
+    }
+
+    /// Gives the space of freed clusters back to the file system.
+    ///
+    /// The operation is done by then, so a failure here costs only space and is no error.
+    private mutating func giveBack(_ update: MetadataUpdate) {
+        let geometry = header.geometry
+        for run in update.freed {
+            let offset = geometry.offset(ofCluster: run.first)
+            guard offset.rawValue < update.newFileByteCount else { break }
+            try? storage.punchHole(at: offset, byteCount: run.count << UInt64(geometry.clusterBits))
+        }
+        if let length = try? storage.byteCount(), length > update.newFileByteCount {
+            try? storage.truncate(toByteCount: update.newFileByteCount)
+        }
+    }
+}

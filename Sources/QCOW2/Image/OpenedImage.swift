@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// What opening an image reads: the header with its extensions, and the snapshot table.
+///
+/// Nothing here is trusted until it has been checked against the format and the file's length.
+struct OpenedImage {
+    let header: Header
+    let extensions: [HeaderExtension]
+    let entries: [SnapshotTableEntry]
+    /// Bytes from the start of the snapshot table to the end of its last entry.
+    let snapshotTableByteCount: UInt64
+
+    init(
+        header: Header, extensions: [HeaderExtension], entries: [SnapshotTableEntry], snapshotTableByteCount: UInt64
+    ) {
+        self.header = header
+        self.extensions = extensions
+        self.entries = entries
+        self.snapshotTableByteCount = snapshotTableByteCount
+    }
+
+    init<S: Storage & ~Copyable>(reading storage: borrowing S) throws(QCOW2Error) {
+        let bounds = FileBounds(byteCount: try storage.byteCount())
+        // Enough to decode the header and learn the cluster size; the extensions may take the whole first cluster.
+        let start = try storage.readBytes(Int(min(bounds.byteCount, ImageGeometry.sectorSize)), at: HostOffset(0))
+        var firstCluster = start
+        if let declared = Self.declaredClusterByteCount(start.span), declared > start.count {
+            firstCluster = try storage.readBytes(Int(min(bounds.byteCount, UInt64(declared))), at: HostOffset(0))
+        }
+        header = try Header(decoding: firstCluster.span)
+        let geometry = header.geometry
+
+        var areaEnd = geometry.clusterByteCount
+        if header.backingFileOffset.rawValue != 0 { areaEnd = Int(header.backingFileOffset.rawValue) }
+        // Bytes past the end of the file read as zeros, which an END record is made of.
+        firstCluster.append(contentsOf: repeatElement(0, count: max(0, areaEnd - firstCluster.count)))
+        extensions = try HeaderExtension.decodeAll(
+            in: firstCluster.span.extracting(..<areaEnd), from: Int(header.headerByteCount))
+        try Self.checkFeatures(header, extensions)
+
+        try bounds.checkTable(
+            "l1_table_offset", header.l1TableOffset, byteCount: UInt64(header.l1EntryCount) * 8, in: geometry,
+            at: HostOffset(40))
+        try bounds.checkTable(
+            "refcount_table_offset", header.refcountTableOffset,
+            byteCount: UInt64(header.refcountTableClusterCount) * geometry.clusterSize, in: geometry,
+            at: HostOffset(48))
+        (entries, snapshotTableByteCount) = try Self.readSnapshotTable(header, storage, bounds)
+    }
+
+    /// The cluster size that an undecoded header claims, if it is one that the format allows.
+    private static func declaredClusterByteCount(_ start: Span<UInt8>) -> Int? {
+        guard start.count >= Header.Layout.clusterBits.end else { return nil }
+        let bits = Header.Layout.clusterBits.load(from: start)
+        return ImageGeometry.clusterBitsRange.contains(bits) ? 1 << Int(bits) : nil
+    }
+
+    /// Refuses what must not be opened at all: invariants I-2 and I-5.
+    private static func checkFeatures(_ header: Header, _ extensions: [HeaderExtension]) throws(QCOW2Error) {
+        let place = HostOffset(UInt64(Header.Layout.incompatibleFeatures.offset))
+        let unknown = header.incompatibleFeatures.subtracting(.known).rawValue
+        if unknown != 0 {
+            let names = (UInt8(0)..<64).filter { unknown >> UInt64($0) & 1 == 1 }.map { bit in
+                extensions.incompatibleFeatureName(bit: bit).map { "'\($0)'" } ?? "bit \(bit)"
+            }
+            throw QCOW2Error(
+                .unsupported, "The image uses unknown incompatible features: \(names.joined(separator: ", ")).",
+                at: place)
+        }
+        guard header.compressionType != nil else {
+            throw QCOW2Error(
+                .unsupported, "The image uses the unknown compression type \(header.rawCompressionType).",
+                at: HostOffset(UInt64(Header.Layout.compressionType.offset)))
+        }
+        if header.incompatibleFeatures.contains(.compressionType) != (header.compressionType != .deflate) {
+            throw .invalid(
+                Header.Layout.compressionType.name, "it contradicts the compression type feature bit",
+                at: HostOffset(UInt64(Header.Layout.compressionType.offset)))
+        }
+        let encryption = extensions.last(.encryption)
+        if (encryption != nil) != (header.encryption == .luks) {
+            throw .invalid(
+                Header.Layout.cryptMethod.name, "it contradicts the encryption extension",
+                at: HostOffset(UInt64(Header.Layout.cryptMethod.offset)))
+        }
+    }
+
+    /// Reads the snapshot table, in pieces, so that the work is bounded by the table's real length.
+    private static func readSnapshotTable<S: Storage & ~Copyable>(
+        _ header: Header, _ storage: borrowing S, _ bounds: FileBounds
+    ) throws(QCOW2Error) -> ([SnapshotTableEntry], byteCount: UInt64) {
+        guard header.snapshotCount > 0 else { return ([], 0) }
+        let geometry = header.geometry
+        let start = header.snapshotTableOffset
+        guard start.rawValue < bounds.byteCount else {
+            throw .beyondEnd(
+                Header.Layout.snapshotsOffset.name, start, at: HostOffset(UInt64(Header.Layout.snapshotsOffset.offset)))
+        }
+        let limit = min(bounds.byteCount - start.rawValue, SnapshotTableEntry.maximumTableByteCount)
+        let pieceByteCount: UInt64 = 1 << 18  // More than the largest entry.
+        var bytes: [UInt8] = []
+        var entries: [SnapshotTableEntry] = []
+        var position = 0
+        for _ in 0..<header.snapshotCount {
+            position = (position + 7) / 8 * 8
+            while bytes.count < limit, bytes.count - position < pieceByteCount / 2 {
+                let count = min(limit - UInt64(bytes.count), pieceByteCount)
+                bytes += try storage.readBytes(Int(count), at: start.saturating(adding: UInt64(bytes.count)))
+            }
+            let base = start.saturating(adding: UInt64(position))
+            let rest = bytes.span.extracting(min(position, bytes.count)..<bytes.count)
+            if rest.count < SnapshotTableEntry.Layout.fixedByteCount, limit < bounds.byteCount - start.rawValue {
+                throw .invalid("snapshot table", "it is larger than 64 MiB", at: base)
+            }
+            let entry = try SnapshotTableEntry(decoding: rest, at: base, in: geometry)
+            let extraByteCount = SnapshotTableEntry.Layout.extraDataSize.load(from: rest)
+            if !header.isVersion2, extraByteCount == 0, entry.id.isEmpty, entry.name.isEmpty, entry.seconds == 0 {
+                throw .invalid("snapshot table entry", "it is empty", at: base)
+            }
+            try bounds.checkTable(
+                "l1_table_offset of a snapshot", entry.l1TableOffset, byteCount: UInt64(entry.l1EntryCount) * 8,
+                in: geometry, at: base)
+            entries.append(entry)
+            position +=
+                SnapshotTableEntry.Layout.fixedByteCount + Int(extraByteCount) + entry.id.count + entry.name.count
+        }
+        return (entries, UInt64(position))
+    }
+}
+
+/// The file's length, and what may lie where in it.
+///
+/// Invariant I-7.
+struct FileBounds: Hashable, Sendable {
+    let byteCount: UInt64
+
+    /// Checks that a table ends less than one cluster past the end of the file: the rest of its last cluster reads as
+    /// zeros, and anything further out would be a table that doesn't exist.
+    func checkTable(
+        _ field: String, _ offset: HostOffset, byteCount tableByteCount: UInt64, in geometry: ImageGeometry,
+        at place: HostOffset
+    ) throws(QCOW2Error) {
+        guard tableByteCount > 0 else { return }
+        let (end, overflow) = offset.rawValue.addingReportingOverflow(tableByteCount)
+        guard !overflow, end < 1 << 63 else { throw .beyondEnd(field, offset, at: place) }
+        guard offset.rawValue < byteCount, end < byteCount + geometry.clusterSize else {
+            throw .beyondEnd(field, offset, at: place)
+        }
+    }
+}

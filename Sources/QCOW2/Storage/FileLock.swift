@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+#if canImport(Darwin)
+    internal import Darwin
+#elseif canImport(Glibc)
+    internal import Glibc
+#elseif canImport(Musl)
+    internal import Musl
+#endif
+
+/// The locks by which QEMU's programs and this library keep out of each other's way.
+///
+/// Section "6.10 Locking".
+///
+/// A process that uses an image takes shared locks on single bytes of it: byte 100 + p says "I use permission p",
+/// byte 200 + p says "I forbid others permission p". It then tests whether somebody forbids what it uses or uses what
+/// it forbids. As the test follows the locking, two that start at once may both fail but never both win. The locks
+/// belong to the open file, so they end with it, however the process ends.
+struct FileLock: Hashable, Sendable {
+    /// The bytes to lock, all shared.
+    let locked: [Int]
+    /// The bytes that nobody else may hold, with what it means if somebody does.
+    let tested: [Int]
+    let isExclusive: Bool
+
+    /// For reading metadata and data while nobody writes.
+    static let reading = FileLock(locked: [100, 201, 203], tested: [200, 101, 103], isExclusive: false)
+    /// For writing, alone.
+    static let writing = FileLock(
+        locked: [100, 101, 103, 201, 203], tested: [200, 201, 203, 101, 103], isExclusive: true)
+
+    /// Takes the locks on an open file, without waiting.
+    ///
+    /// - Throws: ``QCOW2Error/Code/inUse`` when another process holds a lock that excludes this use.
+    func take(on descriptor: Int32, _ path: String) throws(QCOW2Error) {
+        #if os(Linux)
+            for byte in locked {
+                var lock = Self.range(byte, Int16(F_RDLCK))
+                let result = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_SETLK, &lock) }
+                guard case .failure(let error) = result else { continue }
+                if error.number == EAGAIN || error.number == EACCES { throw .inUse(path, isExclusive) }
+                // A kernel or file system without these locks: QEMU takes none either, so only we exclude each other.
+                return try takeAdvisory(on: descriptor, path)
+            }
+            for byte in tested {
+                var lock = Self.range(byte, Int16(F_WRLCK))
+                let result = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_GETLK, &lock) }
+                if case .failure(let error) = result { throw .system(error, "Testing the locks of", path) }
+                if lock.l_type != Int16(F_UNLCK) { throw .inUse(path, isExclusive) }
+            }
+        #else
+            try takeAdvisory(on: descriptor, path)
+        #endif
+    }
+
+    private func takeAdvisory(on descriptor: Int32, _ path: String) throws(QCOW2Error) {
+        let result = retryingInterrupts { flock(descriptor, (isExclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) }
+        guard case .failure(let error) = result, error.number == EWOULDBLOCK else { return }
+        throw .inUse(path, isExclusive)
+    }
+
+    #if os(Linux)
+        private static func range(_ byte: Int, _ kind: Int16) -> flock {
+            flock(l_type: kind, l_whence: Int16(SEEK_SET), l_start: byte, l_len: 1, l_pid: 0)
+        }
+    #endif
+}
+
+extension QCOW2Error {
+    fileprivate static func inUse(_ path: String, _ isExclusive: Bool) -> Self {
+        Self(
+            .inUse,
+            isExclusive
+                ? "'\(path)' is in use by another process, such as a running virtual machine; stop it first."
+                : "'\(path)' is being written by another process, such as a running virtual machine; "
+                    + "stop it first, or read without locking.")
+    }
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+import ArgumentParser
+import QCOW2
+
+extension QSnap {
+    struct Apply: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Make the disk what it was when a snapshot was created, its size included.",
+            discussion: """
+                What the disk holds now is lost, unless --save-current keeps it as a snapshot. Both happen in one \
+                step: an interrupted command leaves all of the old state or all of the new one.
+                """)
+
+        @OptionGroup var options: ImageOptions
+
+        @Argument(help: "The snapshot's ID or name.")
+        var snapshot: String
+
+        @Option(
+            defaultAsFlag: "",
+            help: "Keep the current state as a new snapshot, named by the Unix time without a NAME.")
+        var saveCurrent: String?
+
+        @Flag(help: "Give up the image's bitmaps, which no longer match the disk afterwards.")
+        var force = false
+
+        func run() throws {
+            var image = try options.openForWriting()
+            let date = SnapshotDate.now
+            let savedName = saveCurrent.map { $0.isEmpty ? image.unusedName(from: date) : $0 }
+            let applied = try image.applySnapshot(
+                SnapshotSelector(parsing: snapshot), savingCurrentAs: savedName, date: date,
+                bitmaps: force ? .drop : .refuse, options: options.writeOptions)
+            let saved = try savedName.map { name throws(QCOW2Error) in try image.snapshot(.name(name)) }
+            var sentence = "Applied snapshot '\(printable(applied.name))' to '\(options.image)'"
+            if let saved { sentence += "; the previous state is snapshot '\(saved.name)' with ID \(saved.id)" }
+            try options.report(sentence + ".", [("applied", applied.json), ("saved", saved?.json ?? .null)])
+        }
+    }
+}

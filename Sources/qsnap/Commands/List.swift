@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+import ArgumentParser
+import QCOW2
+
+extension QSnap {
+    struct List: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "List the snapshots inside images.",
+            discussion: "Opens the images for reading only; needs neither backing files nor encryption keys.")
+
+        @Argument(help: "The qcow2 image files.", completion: .file())
+        var images: [String]
+
+        @Flag(help: "Print JSON.")
+        var json = false
+
+        @Flag(name: [.long, .customShort("U")], help: "Read an image even while another process writes to it.")
+        var forceShare = false
+
+        func run() throws {
+            var failures: [Failure] = []
+            var sections: [String] = []
+            var objects: [JSON] = []
+            for path in images {
+                do throws(QCOW2Error) {
+                    let image = try Image.open(path, for: forceShare ? .readingWithoutLock : .reading)
+                    let snapshots = image.snapshots
+                    objects.append(
+                        .object([
+                            ("image", .string(path)),
+                            ("virtual-size", .number(image.virtualSize)),
+                            ("snapshots", .array(snapshots.map(\.json))),
+                        ]))
+                    sections.append(section(path, snapshots))
+                } catch {
+                    failures.append(Failure(error))
+                }
+            }
+            if json {
+                try Console.write(JSON.object([("images", .array(objects))]).text() + "\n")
+            } else {
+                try Console.write(sections.joined(separator: "\n"))
+            }
+            for failure in failures.dropLast() { failure.report() }
+            // The first failure decides the exit status; all have been said.
+            if let last = failures.last, let first = failures.first {
+                throw Failure(last.message, status: first.status)
+            }
+        }
+
+        private func section(_ path: String, _ snapshots: [Snapshot]) -> String {
+            let heading = images.count > 1 ? "\(printable(path)):\n" : ""
+            guard !snapshots.isEmpty else { return heading + "No snapshots.\n" }
+            return heading + table([Snapshot.columnTitles] + snapshots.map(\.columns))
+        }
+    }
+}

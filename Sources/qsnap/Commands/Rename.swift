@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+import ArgumentParser
+import QCOW2
+
+extension QSnap {
+    struct Rename: ParsableCommand {
+        static let configuration = CommandConfiguration(abstract: "Give a snapshot another name.")
+
+        @OptionGroup var options: ImageOptions
+
+        @Argument(help: "The snapshot's ID or name.")
+        var snapshot: String
+
+        @Argument(help: "The new name.")
+        var newName: String
+
+        func run() throws {
+            var image = try options.openForWriting()
+            let selector = SnapshotSelector(parsing: snapshot)
+            let old = try image.snapshot(selector)
+            let renamed = try image.renameSnapshot(selector, to: newName, options: options.writeOptions)
+            try options.report(
+                "Renamed snapshot '\(printable(old.name))' with ID \(printable(old.id)) to '\(renamed.name)' "
+                    + "in '\(options.image)'.",
+                [("renamed", renamed.json), ("old-name", .string(old.name))])
+        }
+    }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+import ArgumentParser
+import QCOW2
+
+/// The end of a command that didn't do what was asked: what to say, and the documented exit status.
+struct Failure: Error {
+    let message: String
+    let status: Int32
+
+    init(_ error: QCOW2Error) {
+        message = error.description
+        status =
+            switch error.code {
+            case .corrupt, .needsRepair: 2
+            case .noSuchSnapshot, .ambiguousSnapshot: 4
+            case .inUse: 5
+            case .unsupported, .activeBitmaps, .limitExceeded: 6
+            case .notQCOW2: 7
+            case .invalidName: 64
+            default: 1
+            }
+    }
+
+    init(_ message: String, status: Int32 = 1) {
+        self.message = message
+        self.status = status
+    }
+
+    /// Says the message on standard error.
+    func report() { if !message.isEmpty { Console.writeError("qsnap: \(message)\n") } }
+
+    func exit() -> Never {
+        report()
+        QSnap.exit(withError: ExitCode(status))
+    }
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+import ArgumentParser
+import QCOW2
+
+#if canImport(Darwin)
+    import Darwin
+#elseif canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+
+struct QSnap: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "qsnap",
+        abstract: "Snapshots inside qcow2 disk images, without QEMU.",
+        discussion: """
+            SNAPSHOT is a snapshot's ID or name; id:TEXT and name:TEXT say which of the two is meant.
+
+            Exit status: 0 done; 1 failed; 2 corruption found; 3 only leaks found; 4 no such or ambiguous snapshot; \
+            5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 64 usage.
+            """,
+        version: "0.1.0",
+        subcommands: [List.self, Create.self, Apply.self, Delete.self, Rename.self]
+    )
+}
+
+@main
+enum Main {
+    static func main() {
+        // A closed pipe is an error of the write, which is reported as one, and not the end of the process.
+        signal(SIGPIPE, SIG_IGN)
+        do {
+            var command = try QSnap.parseAsRoot()
+            try command.run()
+        } catch let failure as Failure {
+            failure.exit()
+        } catch let error as QCOW2Error {
+            Failure(error).exit()
+        } catch {
+            QSnap.exit(withError: error)
+        }
+    }
+}

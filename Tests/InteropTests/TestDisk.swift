@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+import Foundation
+import QCOW2
+import Testing
+
+/// How an image is laid out.
+struct Layout: CustomTestStringConvertible, Sendable {
+    var version = 3
+    var clusterSize = 65536
+    var refcountBits = 16
+    var features: Set<Feature> = []
+
+    enum Feature: String, Sendable {
+        case extendedL2, zstd, backing, preallocated, luks, aes, bitmaps, lazyRefcounts
+    }
+
+    var testDescription: String {
+        let names = features.map(\.rawValue).sorted()
+        return (["v\(version)", "clusters of \(clusterSize)", "\(refcountBits)-bit refcounts"] + names)
+            .joined(separator: ", ")
+    }
+
+    var isEncrypted: Bool { features.contains(.luks) || features.contains(.aes) }
+}
+
+/// A real image under test, changed by qemu-io, with a model of what each of its states must read as.
+struct TestDisk {
+    let folder: TemporaryFolder
+    let layout: Layout
+    /// What the active state must read as.
+    private(set) var active: [UInt8]
+    /// What each snapshot must read as, by name.
+    private(set) var snapshots: [String: [UInt8]] = [:]
+    private(set) var backing: [UInt8] = []
+
+    var path: String { folder.file("disk.qcow2") }
+
+    private static let secret = ["--object", "secret,id=key0,data=secret"]
+
+    init(_ layout: Layout, byteCount: Int) throws {
+        folder = try TemporaryFolder()
+        self.layout = layout
+        active = [UInt8](repeating: 0, count: byteCount)
+        var options = [
+            "compat=\(layout.version == 2 ? "0.10" : "1.1")", "cluster_size=\(layout.clusterSize)",
+        ]
+        if layout.version == 3 { options.append("refcount_bits=\(layout.refcountBits)") }
+        if layout.features.contains(.extendedL2) { options.append("extended_l2=on") }
+        if layout.features.contains(.zstd) { options.append("compression_type=zstd") }
+        if layout.features.contains(.preallocated) { options.append("preallocation=metadata") }
+        if layout.features.contains(.lazyRefcounts) { options.append("lazy_refcounts=on") }
+        if layout.features.contains(.luks) {
+            options += ["encrypt.format=luks", "encrypt.key-secret=key0", "encrypt.iter-time=10"]
+        }
+        if layout.features.contains(.aes) { options += ["encrypt.format=aes", "encrypt.key-secret=key0"] }
+        var arguments = ["create", "-q", "-f", "qcow2"] + (layout.isEncrypted ? Self.secret : [])
+        if layout.features.contains(.backing) {
+            backing = (0..<byteCount).map { UInt8(truncatingIfNeeded: 0x80 | $0 >> 9) }
+            try Data(backing).write(to: URL(fileURLWithPath: folder.file("backing.raw")))
+            active = backing
+            arguments += ["-b", "backing.raw", "-F", "raw"]
+        }
+        arguments += ["-o", options.joined(separator: ","), path, "\(byteCount)"]
+        // On a busy machine qemu-img sometimes can't time its key derivation, and gives up; the next try works.
+        for _ in 0..<20 where try layout.features.contains(.luks) && Tool.run("qemu-img", arguments).status == 0 {
+            return
+        }
+        try Tool.check("qemu-img", arguments)
+        if layout.features.contains(.bitmaps) {
+            try Tool.check("qemu-img", ["bitmap", "--add", "-g", "65536", path, "bitmap0"])
+        }
+    }
+
+    /// The words by which QEMU's programs open the image.
+    private var source: [String] {
+        guard layout.isEncrypted else { return ["-f", "qcow2", path] }
+        let format = layout.features.contains(.luks) ? "luks" : "aes"
+        return Self.secret + [
+            "--image-opts",
+            "driver=qcow2,file.filename=\(path),encrypt.format=\(format),encrypt.key-secret=key0",
+        ]
+    }
+
+    /// The words by which `qemu-img snapshot` opens the image; it has no `-f`.
+    var snapshotWords: [String] { layout.isEncrypted ? source : [path] }
+
+    /// A change that a guest makes.
+    enum GuestWrite: CustomStringConvertible {
+        case pattern(UInt8, at: Int, count: Int)
+        case compressed(UInt8, at: Int, count: Int)
+        case zeros(at: Int, count: Int)
+        case unmappedZeros(at: Int, count: Int)
+        case discard(at: Int, count: Int)
+
+        var description: String {
+            switch self {
+            case .pattern(let byte, let offset, let count): "write -P \(byte) \(offset) \(count)"
+            case .compressed(let byte, let offset, let count): "write -c -P \(byte) \(offset) \(count)"
+            case .zeros(let offset, let count): "write -z \(offset) \(count)"
+            case .unmappedZeros(let offset, let count): "write -z -u \(offset) \(count)"
+            case .discard(let offset, let count): "discard \(offset) \(count)"
+            }
+        }
+    }
+
+    /// Lets qemu-io carry out guest writes.
+    mutating func write(_ writes: [GuestWrite]) throws {
+        let output = try Tool.check("qemu-io", writes.flatMap { ["-c", $0.description] } + source)
+        guard !output.contains("failed") else { throw Tool.Failed(description: output) }
+        for write in writes {
+            switch write {
+            case .pattern(let byte, let offset, let count), .compressed(let byte, let offset, let count):
+                for index in offset..<(offset + count) { active[index] = byte }
+            case .zeros(let offset, let count), .unmappedZeros(let offset, let count):
+                for index in offset..<(offset + count) { active[index] = 0 }
+            case .discard:
+                // What a discard leaves differs by version and alignment: believe the tool once, then hold us to it.
+                active = try content(nil)
+            }
+        }
+    }
+
+    mutating func resize(to byteCount: Int) throws {
+        try Tool.check("qemu-img", ["resize", "-q", "--shrink", "-f", "qcow2", path, "\(byteCount)"])
+        active = try content(nil)
+    }
+
+    // The model's side of the verbs, whoever carries them out.
+    mutating func created(_ name: String) { snapshots[name] = active }
+    mutating func applied(_ name: String) { active = snapshots[name] ?? [] }
+    mutating func deleted(_ name: String) { snapshots[name] = nil }
+    mutating func renamed(_ name: String, to newName: String) {
+        snapshots[newName] = snapshots[name]
+        snapshots[name] = nil
+    }
+
+    /// What qemu-img reads of a state.
+    func content(_ snapshot: String?) throws -> [UInt8] {
+        let output = folder.file("out.raw")
+        let selection = snapshot.map { ["-l", "snapshot.name=\($0)"] } ?? []
+        let words = layout.isEncrypted ? source : ["-f", "qcow2", path]
+        try Tool.check("qemu-img", ["convert", "-O", "raw"] + selection + words + [output])
+        return [UInt8](try Data(contentsOf: URL(fileURLWithPath: output)))
+    }
+
+    /// Requires that the image is clean for qemu-img, and that every state reads as the model says.
+    func verify(_ step: String, location: SourceLocation = #_sourceLocation) throws {
+        try verifyClean(step, location: location)
+        let read = try content(nil)
+        #expect(read == active, "\(step): active state, \(layout.testDescription)", sourceLocation: location)
+        for (name, expected) in snapshots {
+            let read = try content(name)
+            // qemu-img reads snapshots at the size of the active state.
+            let common = min(read.count, expected.count)
+            #expect(
+                read.prefix(common) == expected.prefix(common), "\(step): snapshot \(name), \(layout.testDescription)",
+                sourceLocation: location)
+        }
+    }
+
+    func verifyClean(_ step: String, location: SourceLocation = #_sourceLocation) throws {
+        let words = layout.isEncrypted ? source : ["-f", "qcow2", path]
+        let result = try Tool.run("qemu-img", ["check"] + words)
+        #expect(
+            result.status == 0, "\(step): \(layout.testDescription)\n\(result.output)\(result.errors)",
+            sourceLocation: location)
+        let names = try Image.open(path, for: .reading).snapshots.map(\.name)
+        #expect(Set(names) == Set(snapshots.keys), "\(step)", sourceLocation: location)
+    }
+}
