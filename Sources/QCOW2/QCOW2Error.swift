@@ -14,7 +14,8 @@ public struct QCOW2Error: Error, Sendable {
     /// The failure underneath, such as a system call's error.
     public var cause: (any Error)?
 
-    init(_ code: Code, _ message: String, at offset: HostOffset? = nil, cause: (any Error)? = nil) {
+    /// An error, for implementations of ``Storage`` outside this library.
+    public init(_ code: Code, _ message: String, at offset: HostOffset? = nil, cause: (any Error)? = nil) {
         self.code = code
         self.message = message
         self.offset = offset

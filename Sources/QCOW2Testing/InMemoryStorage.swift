@@ -21,16 +21,20 @@ public struct InMemoryStorage: Storage, ~Copyable {
     public func byteCount() throws(QCOW2Error) -> UInt64 { UInt64(bytes.count) }
 
     public func read(into buffer: inout MutableSpan<UInt8>, at offset: HostOffset) throws(QCOW2Error) {
-        for index in 0..<buffer.count {
-            let position = offset.rawValue.addingReportingOverflow(UInt64(index))
-            let isInside = !position.overflow && position.partialValue < UInt64(bytes.count)
-            buffer[index] = isInside ? bytes[Int(position.partialValue)] : 0
+        let start = Int(min(offset.rawValue, UInt64(bytes.count)))
+        let present = min(buffer.count, bytes.count - start)
+        // SAFETY: both ranges were just cut to what the buffers hold.
+        unsafe buffer.withUnsafeMutableBufferPointer { target in
+            unsafe bytes.withUnsafeBufferPointer { source in
+                for index in 0..<present { unsafe target[index] = source[start + index] }
+            }
+            for index in present..<target.count { unsafe target[index] = 0 }
         }
     }
 
     public mutating func write(_ span: Span<UInt8>, at offset: HostOffset) throws(QCOW2Error) {
-        var copy: [UInt8] = []
-        for index in 0..<span.count { copy.append(span[index]) }
+        // SAFETY: the span outlives the copy.
+        let copy = unsafe span.withUnsafeBufferPointer { unsafe Array($0) }
         perform(.write(copy, at: offset))
     }
 
