@@ -26,7 +26,9 @@ enum Tool {
     }
 
     /// Runs a tool to its end, whatever its status.
-    static func run(_ name: String, _ arguments: [String], environment: [String: String] = [:]) throws -> Result {
+    static func run(
+        _ name: String, _ arguments: [String], environment: [String: String] = [:], input: String = ""
+    ) throws -> Result {
         guard let path = path(of: name) else { throw Failed(description: "\(name) is not installed") }
         let process = Process()
         process.executableURL = URL(fileURLWithPath: path)
@@ -37,8 +39,12 @@ enum Tool {
         let (output, errors) = (Pipe(), Pipe())
         process.standardOutput = output
         process.standardError = errors
-        process.standardInput = FileHandle.nullDevice
+        let standardInput = Pipe()
+        process.standardInput = standardInput
         try process.run()
+        // No test says more than a pipe holds.
+        try standardInput.fileHandleForWriting.write(contentsOf: Data(input.utf8))
+        try standardInput.fileHandleForWriting.close()
         // No tool here prints more to standard error than a pipe holds.
         let outputData = output.fileHandleForReading.readDataToEndOfFile()
         let errorData = errors.fileHandleForReading.readDataToEndOfFile()
@@ -50,8 +56,8 @@ enum Tool {
 
     /// Runs a tool that must succeed, and returns its output.
     @discardableResult
-    static func check(_ name: String, _ arguments: [String]) throws -> String {
-        let result = try run(name, arguments)
+    static func check(_ name: String, _ arguments: [String], input: String = "") throws -> String {
+        let result = try run(name, arguments, input: input)
         guard result.status == 0 else {
             throw Failed(
                 description: "\(name) \(arguments.joined(separator: " ")): status \(result.status)\n"

@@ -54,6 +54,18 @@ struct FileLock: Hashable, Sendable {
         #endif
     }
 
+    /// Gives all locks on an open file back, just before it is closed.
+    ///
+    /// Closing is not enough: while another thread starts a process, that process holds a copy of the descriptor, and
+    /// with it the locks, until it has become the other program.
+    static func release(on descriptor: Int32) {
+        #if os(Linux)
+            var lock = flock(l_type: Int16(F_UNLCK), l_whence: Int16(SEEK_SET), l_start: 100, l_len: 104, l_pid: 0)
+            _ = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_SETLK, &lock) }
+        #endif
+        _ = retryingInterrupts { flock(descriptor, LOCK_UN) }
+    }
+
     private func takeAdvisory(on descriptor: Int32, _ path: String) throws(QCOW2Error) {
         let result = retryingInterrupts { flock(descriptor, (isExclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) }
         guard case .failure(let error) = result, error.number == EWOULDBLOCK else { return }

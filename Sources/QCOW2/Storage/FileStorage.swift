@@ -38,7 +38,12 @@ public struct FileStorage: Storage, ~Copyable {
         isWritable = access == .writing
     }
 
-    deinit { _ = close(descriptor) }
+    deinit { Self.release(descriptor) }
+
+    private static func release(_ descriptor: Int32) {
+        FileLock.release(on: descriptor)
+        _ = close(descriptor)
+    }
 
     /// Opens, inspects and locks the file; leaves no descriptor behind when it throws.
     private static func open(_ path: String, for access: Access) throws(QCOW2Error) -> Int32 {
@@ -57,7 +62,7 @@ public struct FileStorage: Storage, ~Copyable {
             case .readingWithoutLock: break
             }
         } catch {
-            _ = close(descriptor)
+            release(descriptor)
             throw error
         }
         return descriptor
