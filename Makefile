@@ -28,8 +28,10 @@ test: packages
 lint:
 	@Scripts/lint.sh
 
-bench: packages
-	@Scripts/bench.sh
+bench:
+	@Scripts/install-packages.sh build test bench
+	$(RELEASE) --product qsnap
+	@Scripts/bench.sh $(BENCH)
 
 install: packages-build
 	$(RELEASE) --product qsnap

@@ -3,7 +3,8 @@
 # Copyright the swift-qcow2 authors.
 #
 # Installs the system packages that are missing: for "build" the compression libraries, for "test" the real tools
-# that the tests compare with. Does nothing where everything is there, and says what is missing where it can't install.
+# that the tests compare with; for "bench" what measures.
+# Does nothing where everything is there, and says what is missing where it can't install.
 set -eu
 
 missing=""
@@ -20,8 +21,11 @@ for purpose in "$@"; do
         command -v qemu-img >/dev/null && command -v qemu-io >/dev/null || need qemu-utils
         command -v qemu-system-x86_64 >/dev/null || need qemu-system-x86
         ;;
+    bench)
+        for tool in time strace; do [ -x "/usr/bin/$tool" ] || need "$tool"; done
+        ;;
     *)
-        echo "usage: $0 build|test..." >&2
+        echo "usage: $0 build|test|bench..." >&2
         exit 64
         ;;
     esac

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// A piece of work that both sides do on copies of the same image.
+struct Row: Sendable {
+    let name: String
+    let specimen: Specimen
+    /// The arguments of our command; `@` stands for the image.
+    let ours: [String]
+    /// The arguments of as many `qemu-img` runs as it takes.
+    let theirs: [[String]]
+    /// Whether the work changes the image, so that each run needs a copy.
+    var writes = true
+    /// Bytes of the virtual disk, for rows that are part of the chart of growth.
+    var growth: Double?
+
+    private static func create(_ specimen: Specimen, growth: Double? = nil) -> Row {
+        Row(
+            name: "create, \(specimen.name)", specimen: specimen, ours: ["create", "@", "new"],
+            theirs: [["snapshot", "-c", "new", "@"]], growth: growth)
+    }
+
+    private static func applyAndDelete(_ base: Specimen) -> [Row] {
+        let specimen = Specimen.withSnapshots(1, of: base)
+        return [
+            Row(
+                name: "apply, \(base.name)", specimen: specimen, ours: ["apply", "@", "s1"],
+                theirs: [["snapshot", "-a", "s1", "@"]]),
+            Row(
+                name: "delete, \(base.name)", specimen: specimen, ours: ["delete", "@", "s1"],
+                theirs: [["snapshot", "-d", "s1", "@"]]),
+        ]
+    }
+
+    private static func verbs(_ base: Specimen, growth: Double? = nil) -> [Row] {
+        [create(base, growth: growth)] + applyAndDelete(base)
+    }
+
+    static let all: [Row] = {
+        let tebibyte = 1024.0
+        var rows = verbs(.sequential("1T"), growth: tebibyte)
+        rows += verbs(.sequential("64G"), growth: 64)
+        rows += verbs(.shuffled("64G"))
+        rows.append(create(.sequential("256G"), growth: 256))
+        rows.append(create(.sequential("4T"), growth: 4 * tebibyte))
+        let many = Specimen.withSnapshots(20, of: .sequential("256G"))
+        rows.append(
+            Row(
+                name: "delete 20 snapshots, 256G", specimen: many, ours: ["delete", "@", "--all"],
+                theirs: (1...20).map { ["snapshot", "-d", "s\($0)", "@"] }))
+        rows += verbs(.compressed("1G", 1 << 30))
+        rows += verbs(.sequential("16G", "cluster_size=4k"))
+        rows.append(create(.sequential("64G", "cluster_size=64k,extended_l2=on")))
+        for bits in [2, 8, 32, 64] { rows.append(create(.sequential("64G", "cluster_size=64k,refcount_bits=\(bits)"))) }
+        let small = Specimen.withSnapshots(1, of: .sequential("64M"))
+        rows.append(
+            Row(
+                name: "list", specimen: small, ours: ["list", "@"], theirs: [["snapshot", "-l", "@"]], writes: false))
+        return rows
+    }()
+}
