@@ -26,7 +26,7 @@ public struct QCOW2Error: Error, Sendable {
     public struct Code: Hashable, Sendable, CustomStringConvertible {
         private enum Wrapped: String {
             case notQCOW2, corrupt, needsRepair, unsupported, inputOutput, inUse, readOnly
-            case noSuchSnapshot, ambiguousSnapshot, invalidName, nameInUse, limitExceeded, activeBitmaps
+            case noSuchSnapshot, ambiguousSnapshot, invalidName, nameInUse, limitExceeded, activeBitmaps, cancelled
         }
         private let wrapped: Wrapped
 
@@ -56,6 +56,9 @@ public struct QCOW2Error: Error, Sendable {
         public static var limitExceeded: Self { Self(wrapped: .limitExceeded) }
         /// The image holds bitmaps, which applying a snapshot would make wrong.
         public static var activeBitmaps: Self { Self(wrapped: .activeBitmaps) }
+
+        /// The caller wanted the operation to stop; nothing changed.
+        public static var cancelled: Self { Self(wrapped: .cancelled) }
 
         /// The code's name, stable enough for logs and JSON.
         public var description: String { wrapped.rawValue }

@@ -63,9 +63,10 @@ struct TestDisk {
             arguments += ["-b", "backing.raw", "-F", "raw"]
         }
         arguments += ["-o", options.joined(separator: ","), path, "\(byteCount)"]
-        // On a busy machine qemu-img sometimes can't time its key derivation, and gives up; the next try works.
-        for _ in 0..<20 where try layout.features.contains(.luks) && Tool.run("qemu-img", arguments).status == 0 {
-            return
+        // On a busy machine qemu-img sometimes can't time its key derivation, and gives up; a later try works.
+        for _ in 0..<200 where layout.features.contains(.luks) {
+            if try Tool.run("qemu-img", arguments).status == 0 { return }
+            usleep(50_000)
         }
         try Tool.check("qemu-img", arguments)
         if layout.features.contains(.bitmaps) {

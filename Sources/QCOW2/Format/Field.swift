@@ -48,6 +48,18 @@ extension MutableSpan<UInt8> {
     }
 }
 
+extension [UInt8] {
+    /// Lets `body` change a part of the array, as if it were whole.
+    mutating func withMutableSpan(
+        of range: Range<Int>, _ body: (inout MutableSpan<UInt8>) throws(QCOW2Error) -> Void
+    ) throws(QCOW2Error) {
+        var whole = mutableSpan
+        // The name with the underscore is the one that Swift 6.3 doesn't warn about.
+        var part = whole._mutatingExtracting(range)
+        try body(&part)
+    }
+}
+
 /// A field's name and place, without its type.
 struct FieldDescription: Hashable, Sendable {
     let name: String

@@ -28,6 +28,15 @@ struct L2Entry: RawRepresentable, Hashable, Sendable {
         L2Entry(rawValue: rawValue & ~Bits.copied | (isCopied ? Bits.copied : 0))
     }
 
+    var isCompressed: Bool { rawValue & Bits.compressed != 0 }
+
+    /// The host cluster that the entry refers to as a whole, whether its bytes are read or not; the one whose refcount
+    /// the copied flag speaks of.
+    var ownCluster: HostOffset? {
+        let offset = rawValue & Bits.hostOffset
+        return isCompressed || offset == 0 ? nil : HostOffset(offset)
+    }
+
     func mapping(in geometry: ImageGeometry) -> Mapping {
         guard rawValue & Bits.compressed == 0 else {
             return .compressed(CompressedCluster(descriptor: rawValue & Bits.descriptor, in: geometry))

@@ -41,16 +41,6 @@ public struct GuestOffset: RawRepresentable, Hashable, Comparable, Sendable, Cus
     public var description: String { "0x\(String(rawValue, radix: 16))" }
 }
 
-/// A cluster of the image file, counted from its start.
-struct HostCluster: RawRepresentable, Hashable, Comparable, Sendable {
-    let rawValue: UInt64
-
-    init(rawValue: UInt64) { self.rawValue = rawValue }
-    init(_ rawValue: UInt64) { self.rawValue = rawValue }
-
-    static func < (lhs: Self, rhs: Self) -> Bool { lhs.rawValue < rhs.rawValue }
-}
-
 /// Neighbouring clusters of the image file.
 struct ClusterRun: Hashable, Sendable {
     /// The first cluster's index.

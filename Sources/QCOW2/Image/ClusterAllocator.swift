@@ -1,34 +1,79 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
-/// Finds clusters that are free in the old state, from the start of the file upwards.
+/// Hands out clusters that are free in the old state, from the start of the file upwards.
 struct ClusterAllocator: Sendable {
-    private let stored: StoredRefcounts
-    /// No cluster below is free.
-    private var lowest: UInt64 = 1
+    private let geometry: ImageGeometry
+    /// Known free runs, of which those before ``head`` are used up.
+    private var runs: [ClusterRun]
+    private var head = 0
+    /// From here on, everything is free.
+    private var end: UInt64
 
-    init(_ stored: StoredRefcounts) { self.stored = stored }
-
-    /// Takes neighbouring clusters that neither the file's refcounts nor `counts`, the plan's, have in use.
-    ///
-    /// - Throws: ``QCOW2Error/Code/limitExceeded`` when no host offset of the format can address them.
-    mutating func allocate(_ clusterCount: UInt64, unusedIn counts: ClusterCounts) throws(QCOW2Error) -> ClusterRun {
-        var run = ClusterRun(first: lowest, count: 0)
-        var seesOnlyUsed = true
-        while run.count < clusterCount {
-            let cluster = run.end
-            if stored[cluster] == 0, counts[cluster] == 0 {
-                run.count += 1
-                seesOnlyUsed = false
+    init(_ blocks: BlockSurvey, in geometry: ImageGeometry) {
+        self.geometry = geometry
+        end = blocks.end
+        runs = blocks.free
+        while let last = runs.last, last.end > end {
+            if last.first >= end {
+                runs.removeLast()
             } else {
-                run = ClusterRun(first: cluster + 1, count: 0)
-                if seesOnlyUsed { lowest = run.first }
+                runs[runs.count - 1].count = end - last.first
             }
         }
-        if run.first == lowest { lowest = run.end }
-        guard run.end <= ImageGeometry.hostOffsetLimit >> UInt64(stored.geometry.clusterBits) else {
+    }
+
+    /// Takes neighbouring clusters.
+    ///
+    /// - Throws: ``QCOW2Error/Code/limitExceeded`` when no host offset of the format can address them.
+    mutating func allocate(_ clusterCount: UInt64) throws(QCOW2Error) -> ClusterRun {
+        while head < runs.count, runs[head].count == 0 { head += 1 }
+        for index in head..<max(head, runs.count) where runs[index].count >= clusterCount {
+            let run = ClusterRun(first: runs[index].first, count: clusterCount)
+            runs[index].first += clusterCount
+            runs[index].count -= clusterCount
+            return run
+        }
+        // The last free run may go on behind the last used cluster: it was cut there, so it ends before one.
+        let run = ClusterRun(first: end, count: clusterCount)
+        guard run.end <= ImageGeometry.hostOffsetLimit >> UInt64(geometry.clusterBits) else {
             throw QCOW2Error(.limitExceeded, "The image file would grow past the largest offset of the format.")
         }
+        end = run.end
         return run
+    }
+}
+
+/// Additions to the refcounts of single clusters, beside what counting the trees says.
+struct RefcountAdjustments: Sendable {
+    /// Where the sum of all additions that reach a cluster changes, and by how much.
+    private var events: [(cluster: UInt64, change: Int64)] = []
+    private var next = 0
+    private var sum: Int64 = 0
+
+    mutating func add(_ run: ClusterRun, _ change: Int64) {
+        events.append((run.first, change))
+        events.append((run.end, -change))
+    }
+
+    /// Puts the additions in the order of the file, once there are no more.
+    mutating func sort() { events.sort { $0.cluster < $1.cluster } }
+
+    /// Adds them to refcounts; pieces must come in the order of the file.
+    mutating func apply(to refcounts: inout [UInt64], of piece: Range<UInt64>) {
+        var cluster = piece.lowerBound
+        while cluster < piece.upperBound {
+            while next < events.count, events[next].cluster <= cluster {
+                sum += events[next].change
+                next += 1
+            }
+            let border = next < events.count ? min(events[next].cluster, piece.upperBound) : piece.upperBound
+            if sum != 0 {
+                for index in Int(cluster - piece.lowerBound)..<Int(border - piece.lowerBound) {
+                    refcounts[index] &+= UInt64(bitPattern: sum)
+                }
+            }
+            cluster = border
+        }
     }
 }

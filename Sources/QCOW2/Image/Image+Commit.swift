@@ -12,7 +12,9 @@ extension Image where S: ~Copyable {
     /// - Throws: ``QCOW2Error/Code/inputOutput``. If the header's sector had not been written, the file is cut back to
     ///   its old length and the image is as before. If writing or flushing that sector failed, the image continues with
     ///   what the file now reads as, and the next commit settles that first.
-    mutating func commit(_ update: MetadataUpdate, discarding: Bool) throws(QCOW2Error) {
+    mutating func commit(
+        _ update: consuming MetadataUpdate, discarding: Bool, _ work: inout WorkMeter
+    ) throws(QCOW2Error) {
         guard try storage.byteCount() == update.oldFileByteCount else {
             throw QCOW2Error(.inUse, "The length of '\(storage.name)' changed: another program writes to it.")
         }
@@ -23,8 +25,9 @@ extension Image where S: ~Copyable {
         var sectorSpan = sector.mutableSpan
         update.header.encode(into: &sectorSpan)
 
+        let written: RefcountWriter
         do throws(QCOW2Error) {
-            try prepare(update)
+            written = try prepare(&update, &work)
             // ORDER: nothing may refer to the new tables before they are on the disk.
             try storage.flush()
         } catch {
@@ -44,7 +47,7 @@ extension Image where S: ~Copyable {
         opened = OpenedImage(
             header: update.header, extensions: opened.extensions, entries: update.entries,
             snapshotTableByteCount: update.snapshotTableByteCount)
-        if discarding { giveBack(update) }
+        if discarding { giveBack(written.freed.runs, fileByteCount: written.end * header.geometry.clusterSize) }
     }
 
     /// After a commit whose outcome is unknown: puts the state that this value describes on the disk, one sector that
@@ -57,31 +60,42 @@ extension Image where S: ~Copyable {
         unsettledSector = nil
     }
 
-    private mutating func prepare(_ update: MetadataUpdate) throws(QCOW2Error) {
-        let scan = L2TableScan(geometry: header.geometry, fileByteCount: update.oldFileByteCount)
-        for preparation in update.preparations {
-            switch preparation {
-            case .table(let bytes, let offset): try storage.write(bytes.span, at: offset)
-            case .l2Copy(let source, let target, let flags):
-                var table = try storage.readBytes(header.geometry.clusterByteCount, at: source)
-                scan.apply(flags, to: &table)
-                try storage.write(table.span, at: target)
+    /// Writes everything that the new header will point to, into clusters that the old state doesn't use.
+    private mutating func prepare(
+        _ update: inout MetadataUpdate, _ work: inout WorkMeter
+    ) throws(QCOW2Error) -> RefcountWriter {
+        let geometry = header.geometry
+        var writer = SequentialWriter(geometry)
+        work.expect(UInt64(update.flagChanges.count + update.refcounts.targets.count) * geometry.clusterSize)
+        let scan = L2TableScan(geometry: geometry, fileByteCount: update.oldFileByteCount)
+        for change in update.flagChanges {
+            let table = update.l2Tables[change.table]
+            try writer.add(geometry.clusterByteCount, at: table.target, to: &storage) {
+                (bytes, storage) throws(QCOW2Error) in
+                try storage.read(into: &bytes, at: table.offset)
+                scan.apply(change.flags, to: &bytes)
             }
+            try work.advance(by: geometry.clusterSize)
         }
+        for table in update.tables { try writer.add(table.bytes, at: table.offset, to: &storage) }
+        var refcounts = RefcountWriter(update.refcounts)
+        try refcounts.write(with: &writer, to: &storage, &work)
+        try writer.finish(&storage)
+        return refcounts
     }
 
     /// Gives the space of freed clusters back to the file system.
     ///
     /// The operation is done by then, so a failure here costs only space and is no error.
-    private mutating func giveBack(_ update: MetadataUpdate) {
+    private mutating func giveBack(_ freed: [ClusterRun], fileByteCount: UInt64) {
         let geometry = header.geometry
-        for run in update.freed {
+        for run in freed {
             let offset = geometry.offset(ofCluster: run.first)
-            guard offset.rawValue < update.newFileByteCount else { break }
+            guard offset.rawValue < fileByteCount else { break }
             try? storage.punchHole(at: offset, byteCount: run.count << UInt64(geometry.clusterBits))
         }
-        if let length = try? storage.byteCount(), length > update.newFileByteCount {
-            try? storage.truncate(toByteCount: update.newFileByteCount)
+        if let length = try? storage.byteCount(), length > fileByteCount {
+            try? storage.truncate(toByteCount: fileByteCount)
         }
     }
 }

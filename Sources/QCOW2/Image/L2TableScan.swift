@@ -11,105 +11,136 @@ struct L2TableScan: Sendable {
     /// The file's length: nothing may lie behind it.
     let fileByteCount: UInt64
 
-    /// Hands out every run of host clusters that the table refers to, each with the entries' multiplicity.
-    ///
-    /// - Returns: Whether any entry carries the copied flag.
-    /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry that the format forbids or that points out of the file.
-    func forEachRun(
-        in table: Span<UInt8>, at tableOffset: HostOffset, _ body: (ClusterRun) -> Void
-    ) throws(QCOW2Error) -> Bool {
-        var flags: UInt64 = 0
-        var run = ClusterRun(first: 0, count: 0)
-        for position in stride(from: 0, to: geometry.clusterByteCount, by: geometry.l2EntryByteCount) {
-            let entry = L2Entry(rawValue: table.loadBigEndian(at: position))
-            flags |= entry.rawValue
-            var defect = entry.defect(in: geometry)
-            if geometry.hasExtendedL2 {
-                let bitmap = SubclusterBitmap(rawValue: table.loadBigEndian(at: position + 8))
-                defect = defect ?? bitmap.defect(beside: entry)
-            }
-            let next: ClusterRun
-            switch entry.mapping(in: geometry) {
-            case _ where defect != nil:
-                throw .invalid(
-                    "L2 entry", "\(defect ?? "") in 0x\(String(entry.rawValue, radix: 16))",
-                    at: tableOffset.saturating(adding: UInt64(position)))
-            case .unallocated, .zero(preallocated: nil): continue
-            case .standard(let offset), .zero(preallocated: .some(let offset)):
-                guard geometry.isAligned(offset) else {
-                    throw .misaligned("L2 entry", offset, at: tableOffset.saturating(adding: UInt64(position)))
-                }
-                guard offset.rawValue < fileByteCount else {
-                    throw .beyondEnd("L2 entry", offset, at: tableOffset.saturating(adding: UInt64(position)))
-                }
-                next = ClusterRun(first: geometry.cluster(at: offset), count: 1)
-            case .compressed(let compressed):
-                // The last sector may be cut off by the end of the file.
-                guard compressed.offset.rawValue < fileByteCount,
-                    compressed.end < fileByteCount + ImageGeometry.sectorSize
-                else {
-                    throw .beyondEnd(
-                        "L2 entry", compressed.offset, at: tableOffset.saturating(adding: UInt64(position)))
-                }
-                next = compressed.run(in: geometry)
-            }
-            if next.first == run.end, run.count > 0 {
-                run.count += next.count
-            } else {
-                if run.count > 0 { body(run) }
-                run = next
-            }
-        }
-        if run.count > 0 { body(run) }
-        return flags & L2Entry.Bits.copied != 0
+    /// What the copied flags of a table's entries are.
+    struct Flags: Hashable, Sendable {
+        /// Some entry carries the flag.
+        var isAnySet = false
+        /// Some entry refers to a cluster of its own, and could carry the flag, but doesn't.
+        var isAnyClear = false
     }
 
-    /// The copied flags that the table should carry, a bit per entry, or `nil` if it carries them already.
+    /// Hands out every run of host clusters that the table refers to, each with the entries' multiplicity.
     ///
-    /// - Parameters:
-    ///   - table: The table's bytes.
-    ///   - hasOneReference: Whether a host cluster's new refcount is one.
-    /// - Returns: The flags to write.
-    func correctedFlags(in table: Span<UInt8>, hasOneReference: (UInt64) -> Bool) -> CopiedFlags? {
-        var flags = CopiedFlags(entryCount: geometry.l2EntryCount)
-        var differs = false
-        for index in 0..<geometry.l2EntryCount {
-            let entry = L2Entry(rawValue: table.loadBigEndian(at: index * geometry.l2EntryByteCount))
-            var isCopied = false
-            switch entry.mapping(in: geometry) {
-            case .standard(let offset), .zero(preallocated: .some(let offset)):
-                isCopied = hasOneReference(geometry.cluster(at: offset))
-            case .unallocated, .zero(preallocated: nil), .compressed: break
+    /// - Returns: The copied flags.
+    /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry that the format forbids or that points out of the file.
+    @inline(__always)
+    func forEachRun(
+        in table: Span<UInt8>, at tableOffset: HostOffset, _ body: (ClusterRun) -> Void
+    ) throws(QCOW2Error) -> Flags {
+        // What a plain entry has: no bit but the offset's, which is aligned, and the copied flag.
+        let oddBits = ~(L2Entry.Bits.hostOffset & ~(geometry.clusterSize - 1) | L2Entry.Bits.copied)
+        let clusterBits = UInt64(geometry.clusterBits)
+        let stride = geometry.l2EntryByteCount
+        let isPlain = !geometry.hasExtendedL2
+        var (anySet, allSet): (UInt64, UInt64) = (0, .max)
+        var first: UInt64 = 0
+        var count: UInt64 = 0
+        var expected = UInt64.max
+        var position = 0
+        while position < geometry.clusterByteCount {
+            let raw: UInt64 = table.loadBigEndian(at: position)
+            let offset = raw & ~L2Entry.Bits.copied
+            if offset == expected, isPlain {
+                anySet |= raw
+                allSet &= raw
+                count &+= 1
+                expected &+= geometry.clusterSize
+                if expected >= fileByteCount { expected = .max }
+            } else if offset != 0, offset & oddBits == 0, offset < fileByteCount, isPlain {
+                anySet |= raw
+                allSet &= raw
+                if count > 0 { body(ClusterRun(first: first, count: count)) }
+                first = offset >> clusterBits
+                count = 1
+                // A run ends with the file, where the next entry is looked at by itself.
+                expected = offset &+ geometry.clusterSize < fileByteCount ? offset &+ geometry.clusterSize : .max
+            } else if raw != 0 || !isPlain {
+                let entry = L2Entry(rawValue: raw)
+                if let run = try target(of: entry, in: table, position, tableOffset) {
+                    if !entry.isCompressed {
+                        anySet |= raw
+                        allSet &= raw
+                    }
+                    body(run)
+                }
             }
-            if isCopied { flags.set(index) }
-            differs = differs || isCopied != entry.isCopied
+            position &+= stride
         }
-        return differs ? flags : nil
+        if count > 0 { body(ClusterRun(first: first, count: count)) }
+        return Flags(
+            isAnySet: anySet & L2Entry.Bits.copied != 0,
+            isAnyClear: anySet != 0 && allSet & L2Entry.Bits.copied == 0)
+    }
+
+    /// The clusters that one entry of any kind refers to.
+    @inline(never)
+    private func target(
+        of entry: L2Entry, in table: Span<UInt8>, _ position: Int, _ tableOffset: HostOffset
+    ) throws(QCOW2Error) -> ClusterRun? {
+        var defect = entry.defect(in: geometry)
+        if geometry.hasExtendedL2 {
+            let bitmap = SubclusterBitmap(rawValue: table.loadBigEndian(at: position + 8))
+            defect = defect ?? bitmap.defect(beside: entry)
+        }
+        let place = tableOffset.saturating(adding: UInt64(position))
+        if let defect { throw .invalid("L2 entry", "\(defect) in 0x\(String(entry.rawValue, radix: 16))", at: place) }
+        switch entry.mapping(in: geometry) {
+        case .unallocated, .zero(preallocated: nil): return nil
+        case .standard(let offset), .zero(preallocated: .some(let offset)):
+            guard geometry.isAligned(offset) else { throw .misaligned("L2 entry", offset, at: place) }
+            guard offset.rawValue < fileByteCount else { throw .beyondEnd("L2 entry", offset, at: place) }
+            return ClusterRun(first: geometry.cluster(at: offset), count: 1)
+        case .compressed(let compressed):
+            // The last sector may be cut off by the end of the file.
+            guard compressed.offset.rawValue < fileByteCount,
+                compressed.end < fileByteCount + ImageGeometry.sectorSize
+            else { throw .beyondEnd("L2 entry", compressed.offset, at: place) }
+            return compressed.run(in: geometry)
+        }
+    }
+
+    /// Calls `body` with every entry that refers to a cluster of its own, and so could carry the copied flag.
+    func forEachFlag(
+        in table: Span<UInt8>, _ body: (_ index: Int, _ cluster: UInt64, _ isCopied: Bool) -> Void
+    ) {
+        for index in 0..<geometry.l2EntryCount {
+            let entry = L2Entry(rawValue: table.loadBigEndian(at: index &* geometry.l2EntryByteCount))
+            if let offset = entry.ownCluster { body(index, geometry.cluster(at: offset), entry.isCopied) }
+        }
     }
 
     /// Gives every entry of a table the copied flag that `flags` says.
-    func apply(_ flags: CopiedFlags, to table: inout [UInt8]) {
-        var span = table.mutableSpan
+    func apply(_ flags: CopiedFlags, to table: inout MutableSpan<UInt8>) {
+        let stride = geometry.l2EntryByteCount
         for index in 0..<geometry.l2EntryCount {
-            let position = index * geometry.l2EntryByteCount
-            let entry = L2Entry(rawValue: span.span.loadBigEndian(at: position))
-            span.storeBigEndian(entry.withCopied(flags[index]).rawValue, at: position)
+            let entry = L2Entry(rawValue: table.span.loadBigEndian(at: index &* stride))
+            let isCopied =
+                switch flags {
+                case .allClear: false
+                case .allSet: entry.ownCluster != nil
+                case .mixed(let bits): bits[index]
+                }
+            table.storeBigEndian(entry.withCopied(isCopied).rawValue, at: index &* stride)
         }
     }
 }
 
-/// A bit per entry of an L2 table.
-///
-/// Holds no memory when all are clear.
-struct CopiedFlags: Hashable, Sendable {
-    /// No flag is set: what a table that a snapshot reaches must look like.
-    static let allClear = CopiedFlags(entryCount: 0)
+/// The copied flags that an L2 table should carry.
+enum CopiedFlags: Hashable, Sendable {
+    /// None: a snapshot reaches everything below the table.
+    case allClear
+    /// One on every entry that refers to a cluster of its own.
+    case allSet
+    case mixed(BitSet)
 
-    private var words: [UInt64]
+    /// A bit per entry.
+    struct BitSet: Hashable, Sendable {
+        private var words: [UInt64]
 
-    init(entryCount: Int) { words = [UInt64](repeating: 0, count: (entryCount + 63) / 64) }
+        init(count: Int) { words = [UInt64](repeating: 0, count: (count + 63) / 64) }
 
-    subscript(index: Int) -> Bool { index / 64 < words.count && words[index / 64] >> UInt64(index % 64) & 1 == 1 }
+        subscript(index: Int) -> Bool { words[index / 64] >> UInt64(index % 64) & 1 == 1 }
 
-    mutating func set(_ index: Int) { words[index / 64] |= 1 << UInt64(index % 64) }
+        mutating func set(_ index: Int) { words[index / 64] |= 1 << UInt64(index % 64) }
+    }
 }

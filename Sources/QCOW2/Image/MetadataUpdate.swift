@@ -1,28 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
-/// A change of metadata as data: what goes into clusters that are free in the old state, the one sector that switches
-/// to it, and what is free afterwards.
+/// A change of metadata as data: what goes into clusters that are free in the old state, and the one sector that
+/// switches to it.
 ///
-/// The planner makes it and the committer carries it out; the order of its parts is the committer's alone.
+/// The planner makes it and the committer carries it out; the order of its parts is the committer's alone. What is
+/// large (L2 tables, refcount blocks) is described here, and made from the old state when it is written.
 struct MetadataUpdate: Sendable {
-    /// Something to write into a cluster that the old state doesn't use.
-    enum Preparation: Hashable, Sendable {
-        case table([UInt8], at: HostOffset)
-        /// A copy of an L2 table with other copied flags. Read and written by the committer, table by table, so that
-        /// memory doesn't grow with their number.
-        case l2Copy(of: HostOffset, to: HostOffset, flags: CopiedFlags)
-    }
-
     /// The file's length in the old state.
     let oldFileByteCount: UInt64
-    var preparations: [Preparation] = []
+    /// Small tables, whole.
+    var tables: [(bytes: [UInt8], offset: HostOffset)] = []
+    /// Every L2 table, of which those with a target are copied there, with other flags.
+    var l2Tables: L2Tables
+    var flagChanges: [(table: Int, flags: CopiedFlags)]
+    /// What becomes of the refcount blocks.
+    var refcounts: RefcountPlan
     /// The image as the new header will describe it.
     var header: Header
     var entries: [SnapshotTableEntry]
     var snapshotTableByteCount: UInt64
-    /// Clusters that only the old state uses, in ascending order.
-    var freed: [ClusterRun] = []
-    /// The file's length when everything behind the last used cluster is cut off.
-    var newFileByteCount: UInt64
+}
+
+/// The refcount blocks that change, and how.
+struct RefcountPlan: Sendable {
+    let table: RefcountTable
+    /// Where the new blocks go, in ascending order of their index in the refcount table.
+    var targets: [(index: Int, offset: HostOffset)] = []
+    /// How counts change with the trees.
+    var changes: any ReferenceChanges
+    /// What was found in the old blocks.
+    var blocks: BlockSurvey
+    /// How counts change with what moves, comes and goes.
+    var adjustments = RefcountAdjustments()
 }

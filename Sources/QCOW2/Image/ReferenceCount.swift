@@ -1,118 +1,166 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
-/// The true number of references to every cluster, before and after a proposed change.
+/// Counts every reference of an image before and after a proposed change, a window of clusters at a time.
 ///
 /// Section "3.3 The multiplicity rule".
 ///
-/// Each distinct L2 table is read once, in file order, whatever the number of trees it is part of: first every L1
-/// entry adds to its L2 table's weight, then each table adds its weights to everything it refers to. Costs one read
-/// of every distinct L2 table, O(L1 entries of all trees) and O(entries of the distinct L2 tables).
-struct ReferenceCount: Sendable {
-    /// References in the file as it is.
-    private(set) var old = ClusterCounts()
-    /// References as proposed.
-    ///
-    /// Starts without tables that the planner may replace: it adds those it keeps or writes.
-    var new = ClusterCounts()
-    /// Every L2 table of the old state, in file order.
-    private(set) var l2Tables: [L2Table] = []
+/// Checks on the way that the stored refcounts can be trusted, that nothing overlaps, and that no new refcount is too
+/// large; finds the blocks that change, the clusters that are free, and the copied flags that change. Reads each
+/// distinct L2 table once; again for a further window only if its runs were too many to remember and some lie there;
+/// and once more if flags below it may differ from each other. Memory is bounded by the window, not by the image.
+struct ReferenceCount<Lane: FixedWidthInteger & UnsignedInteger & Sendable> {
+    let state: ImageState
+    private(set) var l2Tables: L2Tables
+    private(set) var window: CountWindow<Lane>
+    private(set) var blocks: BlockSurvey
+    private(set) var flags: FlagSurvey
+    private var reader: L2TableReader
+    private let windowCount: UInt64
+    private let scan: L2TableScan
 
-    /// An L2 table and the trees it is part of.
-    struct L2Table: Hashable, Sendable {
-        let offset: HostOffset
-        /// L1 entries that point to it, in all trees.
-        var oldWeight: UInt32 = 0
-        var newWeight: UInt32 = 0
-        /// Whether the proposed active tree reaches it.
-        var isActive = false
-        /// Whether any of its entries carries the copied flag.
-        var hasCopiedFlags = false
+    /// The clusters that have to be looked at: those of the file, and those that a block describes.
+    private var clusterCount: UInt64 {
+        max(state.geometry.clusterCount(forBytes: state.fileByteCount), state.refcounts.describedClusterCount)
     }
 
-    /// Counts all references.
-    ///
-    /// - Parameters:
-    ///   - state: The state to count in.
-    ///   - treeUses: For each tree of `state`, how many trees of the proposed state have its mappings.
-    ///   - activeTree: The tree whose mappings the proposed active one has.
-    ///   - storage: Where the L2 tables are.
-    /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry that can't be, or ``QCOW2Error/Code/inputOutput``.
-    init<S: Storage & ~Copyable>(
-        in state: ImageState, treeUses: [UInt32], activeTree: Int, reading storage: borrowing S
-    ) throws(QCOW2Error) {
-        let geometry = state.geometry
-        var indices: [HostOffset: Int] = [:]
-        for (tree, entries) in state.trees.enumerated() {
-            for case .some(let offset) in entries.lazy.map(\.l2Table) {
-                let index = indices[offset] ?? l2Tables.count
-                if index == l2Tables.count {
-                    indices[offset] = index
-                    l2Tables.append(L2Table(offset: offset))
-                }
-                // Safe: at most 65,537 trees of 4,194,304 entries, which are all in the file: below 2^32 in any real
-                // one, and a sparse one that claims more is refused here.
-                let (oldWeight, oldOverflow) = l2Tables[index].oldWeight.addingReportingOverflow(1)
-                let (newWeight, newOverflow) = l2Tables[index].newWeight.addingReportingOverflow(treeUses[tree])
-                guard !oldOverflow, !newOverflow else { throw .overflow("number of references", at: offset) }
-                l2Tables[index].oldWeight = oldWeight
-                l2Tables[index].newWeight = newWeight
-                if tree == activeTree { l2Tables[index].isActive = true }
-            }
-        }
-        l2Tables.sort { $0.offset < $1.offset }
+    private var geometry: ImageGeometry { state.geometry }
 
-        let scan = L2TableScan(geometry: geometry, fileByteCount: state.fileByteCount)
-        var bytes = [UInt8](repeating: 0, count: geometry.clusterByteCount)
-        for index in l2Tables.indices {
+    init(_ state: ImageState, _ l2Tables: L2Tables, budget: Int) {
+        self.state = state
+        self.l2Tables = l2Tables
+        let clusterCount = max(
+            state.geometry.clusterCount(forBytes: state.fileByteCount), state.refcounts.describedClusterCount)
+        // Half a budget for the lanes: the rest is for what was found.
+        let most = UInt64(max(RefcountReader.pieceCount, budget / 2 / (Lane.bitWidth / 8)))
+        windowCount = (clusterCount + most - 1) / most
+        // Equal windows, at borders where a piece of refcounts may start.
+        let piece = UInt64(RefcountReader.pieceCount)
+        let capacity = ((clusterCount + windowCount - 1) / windowCount + piece - 1) / piece * piece
+        window = CountWindow(capacity: Int(capacity))
+        blocks = BlockSurvey(state.refcounts)
+        flags = FlagSurvey()
+        reader = L2TableReader(state.geometry)
+        scan = L2TableScan(geometry: state.geometry, fileByteCount: state.fileByteCount)
+    }
+
+    private func windowRange(_ index: UInt64) -> Range<UInt64> {
+        let capacity = UInt64(window.capacity)
+        return (index * capacity)..<min((index + 1) * capacity, clusterCount)
+    }
+
+    /// Counts.
+    ///
+    /// - Returns: Whether the lanes were wide enough; if not, count with wider ones.
+    mutating func count<S: Storage & ~Copyable>(
+        reading storage: borrowing S, _ work: inout WorkMeter
+    ) throws(QCOW2Error) -> Bool {
+        try findPrivateTables(storage)
+        work.expect(UInt64(l2Tables.count) * geometry.clusterSize)
+        for index in 0..<windowCount {
+            window.reset(to: windowRange(index))
+            guard try countReferences(storage, &work, isFirst: index == 0) else { return false }
+            try checkTables()
+            try blocks.settle(&window, state, storage)
+            try flags.survey(&l2Tables, window, scan, &reader, storage, &work)
+        }
+        flags.finish(l2Tables)
+        return true
+    }
+
+    /// Gives the memory back, before wider lanes take its place.
+    mutating func discard() { window = CountWindow(capacity: 0) }
+
+    /// Finds which tables will have a refcount of one.
+    private mutating func findPrivateTables<S: Storage & ~Copyable>(_ storage: borrowing S) throws(QCOW2Error) {
+        // Small pieces: tables are often far from each other.
+        var refcounts = RefcountReader(state.refcounts, pieceCount: 256)
+        for index in 0..<l2Tables.count {
             let table = l2Tables[index]
-            var target = bytes.mutableSpan
-            try storage.read(into: &target, at: table.offset)
-            let own = ClusterRun(first: geometry.cluster(at: table.offset), count: 1)
-            old.add(own, weight: table.oldWeight)
-            new.add(own, weight: table.newWeight)
-            var (old, new) = (ClusterCounts(), ClusterCounts())
-            swap(&old, &self.old)
-            swap(&new, &self.new)
-            l2Tables[index].hasCopiedFlags = try scan.forEachRun(in: bytes.span, at: table.offset) { run in
-                old.add(run, weight: table.oldWeight)
-                if table.newWeight > 0 { new.add(run, weight: table.newWeight) }
-            }
-            swap(&old, &self.old)
-            swap(&new, &self.new)
+            let stored = try refcounts.refcount(of: geometry.cluster(at: table.offset), from: storage)
+            guard stored >= UInt64(table.oldWeight) else { throw .untrusted(stored, table.oldWeight, at: table.offset) }
+            l2Tables[index].isPrivate = stored - UInt64(table.oldWeight) + UInt64(table.newWeight) == 1
         }
-        for table in state.tables { old.add(table.run, weight: 1) }
-        guard !old.hasOverflowed, !new.hasOverflowed else { throw .overflow("number of references") }
-        try checkTrust(in: state)
     }
 
-    /// Checks that the refcounts can be trusted to say what is free, and that nothing but itself is in a table.
+    /// Adds all references to the window.
+    private mutating func countReferences<S: Storage & ~Copyable>(
+        _ storage: borrowing S, _ work: inout WorkMeter, isFirst: Bool, onlyChanges: Bool = false
+    ) throws(QCOW2Error) -> Bool {
+        var window = CountWindow<Lane>(capacity: 0)
+        swap(&window, &self.window)
+        defer { swap(&window, &self.window) }
+        for table in state.tables {
+            guard let weight = CountWindow<Lane>.weight(old: 1, new: 1) else { return false }
+            window.add(table.run, weight)
+        }
+        for index in 0..<l2Tables.count {
+            let table = l2Tables[index]
+            guard let weight = CountWindow<Lane>.weight(old: table.oldWeight, new: table.newWeight) else {
+                return false
+            }
+            window.add(ClusterRun(first: geometry.cluster(at: table.offset), count: 1), weight)
+            for run in l2Tables.keptRuns(of: table) ?? [] { window.add(run, weight) }
+        }
+        let range = window.range
+        let scan = scan
+        try reader.forEach(
+            of: &l2Tables, from: storage, &work,
+            where: { (table, _) in
+                isFirst
+                    || (table.runs == nil && table.targets.overlaps(range)
+                        && !(onlyChanges && table.oldWeight == table.newWeight))
+            }
+        ) { (l2Tables, index, bytes) throws(QCOW2Error) in
+            let table = l2Tables[index]
+            // Checked for all tables above.
+            let weight = CountWindow<Lane>.weight(old: table.oldWeight, new: table.newWeight) ?? 0
+            let findings = try window.addTable(bytes, at: table.offset, weight, scan)
+            if isFirst { l2Tables.note(findings, of: index) }
+        }
+        return !window.hasOverflowed
+    }
+
+    /// Checks that nothing but itself is in a table.
     ///
-    /// Invariants I-9, and that no refcount is too low: condition S1 of section "6.0 Model".
-    private func checkTrust(in state: ImageState) throws(QCOW2Error) {
-        let geometry = state.geometry
-        for (name, run) in state.tables.lazy.map({ ($0.name, $0.run) }) {
-            for cluster in run.first..<run.end where old[cluster] != 1 {
+    /// Invariant I-9.
+    private func checkTables() throws(QCOW2Error) {
+        for table in state.tables {
+            let covered = table.run.first..<table.run.end
+            for cluster in covered.clamped(to: window.range) where window.old(cluster) != 1 {
                 throw QCOW2Error(
-                    .corrupt, "Something else refers to a cluster of the \(name).",
+                    .corrupt, "Something else refers to a cluster of the \(table.name).",
                     at: geometry.offset(ofCluster: cluster))
             }
         }
-        for table in l2Tables where old[geometry.cluster(at: table.offset)] != table.oldWeight {
+        for index in 0..<l2Tables.count {
+            let table = l2Tables[index]
+            let cluster = geometry.cluster(at: table.offset)
+            guard window.covers(cluster), window.old(cluster) != UInt64(table.oldWeight) else { continue }
             throw QCOW2Error(.corrupt, "Something else refers to an L2 table.", at: table.offset)
         }
-        for (page, counts) in old.pages.enumerated() where !counts.isEmpty {
-            for (index, count) in counts.enumerated() where count > 0 {
-                let cluster = UInt64(page) << ClusterCounts.pageBits + UInt64(index)
-                let stored = state.refcounts[cluster]
-                guard stored < UInt64(count) else { continue }
-                throw QCOW2Error(
-                    .corrupt,
-                    stored == 0
-                        ? "A cluster in use has the refcount 0, so the refcounts can't be trusted."
-                        : "A cluster has the refcount \(stored) but \(count) references.",
-                    at: geometry.offset(ofCluster: cluster))
-            }
+    }
+}
+
+/// How the references to clusters change, without what they were counted with.
+protocol ReferenceChanges: Sendable {
+    /// Adds the changes to the refcounts of a piece of clusters; counts again if the last window doesn't cover them.
+    mutating func addChanges<S: Storage & ~Copyable>(
+        to refcounts: inout [UInt64], of piece: Range<UInt64>, reading storage: borrowing S, _ work: inout WorkMeter
+    ) throws(QCOW2Error)
+}
+
+extension ReferenceCount: ReferenceChanges {
+    mutating func addChanges<S: Storage & ~Copyable>(
+        to refcounts: inout [UInt64], of piece: Range<UInt64>, reading storage: borrowing S, _ work: inout WorkMeter
+    ) throws(QCOW2Error) {
+        // What lies behind the last window has no references that the file knows of.
+        guard piece.lowerBound < clusterCount else { return }
+        if !window.covers(piece.lowerBound) {
+            window.reset(to: windowRange(piece.lowerBound / UInt64(window.capacity)))
+            _ = try countReferences(storage, &work, isFirst: false, onlyChanges: true)
         }
+        let count = min(piece.upperBound, window.range.upperBound) - piece.lowerBound
+        window.applyChanges(to: &refcounts, count: Int(count), from: piece.lowerBound)
     }
 }

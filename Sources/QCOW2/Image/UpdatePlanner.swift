@@ -11,156 +11,180 @@
 struct UpdatePlanner {
     let state: ImageState
     let proposal: Proposal
-    var count: ReferenceCount
+    private var l2Tables: L2Tables
+    private let flagChanges: [(table: Int, flags: CopiedFlags)]
+    private let blocks: BlockSurvey
+    private let changes: any ReferenceChanges
     private var allocator: ClusterAllocator
-    private var preparations: [MetadataUpdate.Preparation] = []
-    /// Where L2 tables with other flags go.
-    private var movedTables: [HostOffset: HostOffset] = [:]
+    private var refcounts: RefcountPlanner
+    private var adjustments = RefcountAdjustments()
+    private var tables: [(bytes: [UInt8], offset: HostOffset)] = []
 
     private var geometry: ImageGeometry { state.geometry }
 
-    /// Plans the update that makes `proposal` of `state`; reads L2 tables from `storage`.
+    /// Plans the update that makes `proposal` of `state`; reads L2 tables and refcounts from `storage`.
     static func plan<S: Storage & ~Copyable>(
-        _ proposal: Proposal, from state: ImageState, reading storage: borrowing S
+        _ proposal: Proposal, from state: ImageState, reading storage: borrowing S, budget: Int,
+        _ work: inout WorkMeter
     ) throws(QCOW2Error) -> MetadataUpdate {
-        let uses = proposal.treeUses(of: state.trees.count)
-        let count = try ReferenceCount(
-            in: state, treeUses: uses, activeTree: proposal.activeTree, reading: storage)
-        var planner = UpdatePlanner(
-            state: state, proposal: proposal, count: count, allocator: ClusterAllocator(state.refcounts))
-        return try planner.plan(reading: storage)
+        let l2Tables = try L2Tables(
+            of: state, treeUses: proposal.treeUses(of: state.treeCount), activeTree: proposal.activeTree,
+            reading: storage)
+        // Nearly always the narrowest lanes do; what they can't count, wider ones do.
+        var narrow = ReferenceCount<UInt16>(state, l2Tables, budget: budget)
+        if try narrow.count(reading: storage, &work) {
+            return try plan(proposal, narrow, storage)
+        }
+        narrow.discard()
+        var medium = ReferenceCount<UInt32>(state, l2Tables, budget: budget)
+        if try medium.count(reading: storage, &work) {
+            return try plan(proposal, medium, storage)
+        }
+        medium.discard()
+        var wide = ReferenceCount<UInt64>(state, l2Tables, budget: budget)
+        guard try wide.count(reading: storage, &work) else { throw .overflow("number of references") }
+        return try plan(proposal, wide, storage)
     }
 
-    private init(state: ImageState, proposal: Proposal, count: ReferenceCount, allocator: ClusterAllocator) {
-        self.state = state
+    private static func plan<Lane, S: Storage & ~Copyable>(
+        _ proposal: Proposal, _ count: ReferenceCount<Lane>, _ storage: borrowing S
+    ) throws(QCOW2Error) -> MetadataUpdate {
+        var planner = UpdatePlanner(proposal, count)
+        return try planner.plan(storage)
+    }
+
+    private init<Lane>(_ proposal: Proposal, _ count: ReferenceCount<Lane>) {
+        state = count.state
         self.proposal = proposal
-        self.count = count
-        self.allocator = allocator
+        l2Tables = count.l2Tables
+        flagChanges = count.flags.changes
+        blocks = count.blocks
+        changes = count
+        allocator = ClusterAllocator(count.blocks, in: count.state.geometry)
+        refcounts = RefcountPlanner(count.state.refcounts, count.blocks)
     }
 
-    private mutating func plan<S: Storage & ~Copyable>(
-        reading storage: borrowing S
-    ) throws(QCOW2Error) -> MetadataUpdate {
-        for table in state.tables where !isReplaceable(table) { count.new.add(table.run, weight: 1) }
-        try moveL2Tables(reading: storage)
-
+    private mutating func plan<S: Storage & ~Copyable>(_ storage: borrowing S) throws(QCOW2Error) -> MetadataUpdate {
+        try moveL2Tables()
         var header = state.header
         header.size = proposal.virtualSize
         // Unknown bits go with the first write, and so does a promise about bitmaps that aren't there.
         let keepsBitmaps = state.hasTrustedBitmaps && !proposal.dropsBitmaps
         header.autoclearFeatures.formIntersection(keepsBitmaps ? .bitmaps : [])
-        try planActiveL1(&header)
-        let (entries, tableByteCount) = try planSnapshots(&header)
-        var refcounts = RefcountPlanner(state: state)
-        try refcounts.plan(&header, &count, &allocator, &preparations)
-
-        var update = MetadataUpdate(
-            oldFileByteCount: state.fileByteCount, header: header, entries: entries,
-            snapshotTableByteCount: tableByteCount, newFileByteCount: 0)
-        update.preparations = preparations
-        (update.freed, update.newFileByteCount) = refcounts.freedRuns(count)
-        return update
-    }
-
-    /// Whether a table is one that the update may put elsewhere or drop.
-    private func isReplaceable(_ table: MetadataTables.Table) -> Bool {
-        switch table.kind {
-        case .fixed: false
-        case .bitmap: proposal.dropsBitmaps
-        case .activeL1, .snapshotL1, .snapshotTable, .refcountTable, .refcountBlock: true
+        if proposal.dropsBitmaps {
+            for table in state.tables where table.kind == .bitmap { adjust(table.run, -1) }
         }
+        try planActiveL1(&header, storage)
+        let (entries, tableByteCount) = try planSnapshots(&header, storage)
+        let (targets, table) = try refcounts.plan(&header, &allocator, &adjustments)
+        tables.append((table, header.refcountTableOffset))
+        adjustments.sort()
+        return MetadataUpdate(
+            oldFileByteCount: state.fileByteCount, tables: tables, l2Tables: l2Tables, flagChanges: flagChanges,
+            refcounts: RefcountPlan(
+                table: state.refcounts, targets: targets, changes: changes, blocks: blocks, adjustments: adjustments),
+            header: header, entries: entries, snapshotTableByteCount: tableByteCount)
     }
 
-    /// The refcount that a cluster will have.
-    private func newRefcount(_ cluster: UInt64) -> UInt64 {
-        // Safe: the count was checked to be at least the old references.
-        state.refcounts[cluster] - UInt64(count.old[cluster]) + UInt64(count.new[cluster])
+    private mutating func adjust(_ run: ClusterRun?, _ change: Int64) {
+        guard let run else { return }
+        adjustments.add(run, change)
+        refcounts.note(run)
     }
 
-    private mutating func allocate(_ clusterCount: UInt64, weight: UInt32 = 1) throws(QCOW2Error) -> HostOffset {
-        let run = try allocator.allocate(clusterCount, unusedIn: count.new)
-        count.new.set(run, to: weight)
+    private mutating func allocate(_ clusterCount: UInt64, weight: Int64 = 1) throws(QCOW2Error) -> HostOffset {
+        let run = try allocator.allocate(clusterCount)
+        adjust(run, weight)
         return geometry.offset(ofCluster: run.first)
     }
 
     /// Moves every L2 table of the new active tree whose copied flags would be wrong.
-    ///
-    /// Section "3.4 COPIED".
-    private mutating func moveL2Tables<S: Storage & ~Copyable>(reading storage: borrowing S) throws(QCOW2Error) {
-        let scan = L2TableScan(geometry: geometry, fileByteCount: state.fileByteCount)
-        var bytes = [UInt8](repeating: 0, count: geometry.clusterByteCount)
-        for table in count.l2Tables where table.isActive {
-            let cluster = geometry.cluster(at: table.offset)
-            var flags: CopiedFlags?
-            if newRefcount(cluster) > 1 {
-                // A snapshot reaches everything below the table, too.
-                if table.hasCopiedFlags { flags = .allClear }
-            } else {
-                var target = bytes.mutableSpan
-                try storage.read(into: &target, at: table.offset)
-                flags = scan.correctedFlags(in: bytes.span) { newRefcount($0) == 1 }
+    private mutating func moveL2Tables() throws(QCOW2Error) {
+        for change in flagChanges {
+            let table = l2Tables[change.table]
+            let weight = Int64(table.newWeight)
+            l2Tables[change.table].target = try allocate(1, weight: weight)
+            adjust(ClusterRun(first: geometry.cluster(at: table.offset), count: 1), -weight)
+        }
+    }
+
+    /// A tree with the L2 tables where they will be, and the copied flags where they belong.
+    private func relocated(_ tree: [L1Entry], isActive: Bool) -> [L1Entry] {
+        var hint = 0
+        return tree.map { entry in
+            guard let offset = entry.l2Table, let index = l2Tables.index(of: offset, near: hint) else {
+                return .unallocated
             }
-            guard let flags else { continue }
-            let target = try allocate(1, weight: table.newWeight)
-            count.new.set(ClusterRun(first: cluster, count: 1), to: 0)
-            movedTables[table.offset] = target
-            preparations.append(.l2Copy(of: table.offset, to: target, flags: flags))
+            hint = index + 1
+            let table = l2Tables[index]
+            return L1Entry(
+                l2Table: table.target.rawValue == 0 ? offset : table.target, isCopied: isActive && table.isPrivate)
         }
     }
 
-    /// A tree with the L2 tables where they will be, and the copied flags given by `isCopied`.
-    private func relocated(_ tree: [L1Entry], isCopied: (HostOffset) -> Bool) -> [L1Entry] {
-        tree.map { entry in
-            guard let offset = entry.l2Table else { return .unallocated }
-            let target = movedTables[offset] ?? offset
-            return L1Entry(l2Table: target, isCopied: isCopied(target))
-        }
-    }
-
-    private mutating func planActiveL1(_ header: inout Header) throws(QCOW2Error) {
-        var entries = relocated(state.trees[proposal.activeTree]) { newRefcount(geometry.cluster(at: $0)) == 1 }
+    private mutating func planActiveL1<S: Storage & ~Copyable>(
+        _ header: inout Header, _ storage: borrowing S
+    ) throws(QCOW2Error) {
+        let old = try state.readTree(ImageState.activeTree, from: storage)
+        let source =
+            proposal.activeTree == ImageState.activeTree ? old : try state.readTree(proposal.activeTree, from: storage)
+        var entries = relocated(source, isActive: true)
         let needed = Int(geometry.l1EntryCount(forDiskSize: proposal.virtualSize))
         entries.append(contentsOf: repeatElement(.unallocated, count: max(0, needed - entries.count)))
-        if entries == state.trees[ImageState.activeTree] {
-            // Safe to keep: nothing in it changes.
-            let run = geometry.run(at: header.l1TableOffset, byteCount: UInt64(entries.count) * 8)
-            if let run { count.new.set(run, to: 1) }
-            return
-        }
+        if entries == old { return }
+        adjust(geometry.run(at: header.l1TableOffset, byteCount: UInt64(old.count * L1Entry.byteCount)), -1)
         // Safe: at most 4,194,304 entries, checked for every L1 table and virtual size.
         header.l1EntryCount = UInt32(entries.count)
         header.l1TableOffset = try write(L1Entry.encodeTable(entries))
     }
 
-    private mutating func planSnapshots(
-        _ header: inout Header
+    private mutating func planSnapshots<S: Storage & ~Copyable>(
+        _ header: inout Header, _ storage: borrowing S
     ) throws(QCOW2Error) -> ([SnapshotTableEntry], byteCount: UInt64) {
         var entries: [SnapshotTableEntry] = []
+        var kept: Set<Int> = []
         for snapshot in proposal.snapshots {
             var entry = snapshot.entry
             // An entry without a size means the header's, which may be about to change.
             entry.diskSize = entry.diskSize ?? state.header.size
-            let tree = state.trees[snapshot.tree]
-            let moves = tree.contains { entry in entry.l2Table.map { movedTables[$0] != nil } ?? false }
-            if snapshot.isNew || moves {
-                // The flags mean nothing in a snapshot; clear ones can't mislead anybody.
-                let table = L1Entry.encodeTable(relocated(tree) { _ in false })
-                entry.l1EntryCount = UInt32(tree.count)
-                entry.l1TableOffset = try write(table)
-            } else if let run = geometry.run(at: entry.l1TableOffset, byteCount: UInt64(entry.l1EntryCount) * 8) {
-                count.new.set(run, to: 1)
+            if snapshot.isNew || !flagChanges.isEmpty {
+                let tree = try state.readTree(snapshot.tree, from: storage)
+                if snapshot.isNew || hasMovedTable(tree) {
+                    // The flags mean nothing in a snapshot; clear ones can't mislead anybody.
+                    entry.l1EntryCount = UInt32(tree.count)
+                    entry.l1TableOffset = try write(L1Entry.encodeTable(relocated(tree, isActive: false)))
+                } else {
+                    kept.insert(snapshot.tree)
+                }
+            } else {
+                kept.insert(snapshot.tree)
             }
             entries.append(entry)
         }
+        for (index, entry) in state.entries.enumerated() where !kept.contains(index + 1) {
+            adjust(geometry.run(at: entry.l1TableOffset, byteCount: UInt64(entry.l1EntryCount) * 8), -1)
+        }
+        return (entries, try planSnapshotTable(entries, &header))
+    }
+
+    private func hasMovedTable(_ tree: [L1Entry]) -> Bool {
+        var hint = 0
+        return tree.contains { entry in
+            guard let offset = entry.l2Table else { return false }
+            return l2Tables.target(of: offset, near: &hint) != offset
+        }
+    }
+
+    /// Plans the snapshot table, and returns its length in bytes.
+    private mutating func planSnapshotTable(
+        _ entries: [SnapshotTableEntry], _ header: inout Header
+    ) throws(QCOW2Error) -> UInt64 {
+        if !entries.isEmpty, entries == state.entries { return state.snapshotTableByteCount }
+        adjust(state.tables.first { $0.kind == .snapshotTable }?.run, -1)
         header.snapshotCount = UInt32(entries.count)
         guard !entries.isEmpty else {
             header.snapshotTableOffset = HostOffset(0)
-            return ([], 0)
-        }
-        if entries == state.entries {
-            let run = state.tables.first { $0.kind == .snapshotTable }?.run
-            if let run { count.new.set(run, to: 1) }
-            return (entries, state.snapshotTableByteCount)
+            return 0
         }
         var table: [UInt8] = []
         for entry in entries {
@@ -171,7 +195,7 @@ struct UpdatePlanner {
             throw QCOW2Error(.limitExceeded, "The snapshot table would be larger than 64 MiB.")
         }
         header.snapshotTableOffset = try write(table)
-        return (entries, UInt64(table.count))
+        return UInt64(table.count)
     }
 
     /// Plans to write a table into fresh clusters, filled up with zeros.
@@ -180,8 +204,7 @@ struct UpdatePlanner {
         guard clusterCount > 0 else { return HostOffset(0) }
         let offset = try allocate(clusterCount)
         let byteCount = Int(clusterCount) * geometry.clusterByteCount
-        let padding = repeatElement(UInt8(0), count: byteCount - table.count)
-        preparations.append(.table(table + padding, at: offset))
+        tables.append((table + repeatElement(UInt8(0), count: byteCount - table.count), offset))
         return offset
     }
 }

@@ -2,9 +2,19 @@
 // Copyright the swift-qcow2 authors.
 
 /// How an operation that writes goes about it.
-public struct WriteOptions: Hashable, Sendable {
+public struct WriteOptions: Sendable {
     /// Whether the space of freed clusters is given back to the file system at once, and a free tail is cut off.
     public var discardsFreedClusters = true
+    /// About how many bytes of memory to count references in, at least 1 MiB.
+    ///
+    /// An image whose clusters don't fit is counted in several passes; the default is enough for one pass of 1 TiB of
+    /// clusters of 64 KiB.
+    public var memoryBudget = 72 << 20
+    /// Called between batches of work, from the thread that does it; the operation stops, and leaves the image as it
+    /// was, when it returns false.
+    ///
+    /// Not called any more once the operation can't be stopped, because its result is being made durable.
+    public var progress: (@Sendable (Progress) -> Bool)?
 
     /// The defaults: freed space is given back.
     public init() {}
@@ -13,7 +23,8 @@ public struct WriteOptions: Hashable, Sendable {
 extension Image where S: ~Copyable {
     /// Reads the state, lets `change` say what should be different, plans that and commits it.
     ///
-    /// Costs one read of every distinct L2 table of all trees, and memory for two counts per cluster of the file.
+    /// Costs what ``ReferenceCount`` says; and a read and a write of every L2 table whose flags change, and of every
+    /// refcount block whose counts change.
     mutating func update(
         _ options: WriteOptions, _ change: (ImageState, inout Proposal) throws(QCOW2Error) -> Void
     ) throws(QCOW2Error) {
@@ -21,8 +32,10 @@ extension Image where S: ~Copyable {
         let state = try ImageState(opened, reading: storage)
         var proposal = Proposal(keeping: state)
         try change(state, &proposal)
-        let update = try UpdatePlanner.plan(proposal, from: state, reading: storage)
-        try commit(update, discarding: options.discardsFreedClusters)
+        var work = WorkMeter(options.progress)
+        let update = try UpdatePlanner.plan(
+            proposal, from: state, reading: storage, budget: options.memoryBudget, &work)
+        try commit(update, discarding: options.discardsFreedClusters, &work)
     }
 
     /// Refuses, by name, every image that must not be written.

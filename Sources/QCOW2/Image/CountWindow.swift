@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// The references to each of a range of clusters, and how an operation changes them.
+///
+/// One lane per cluster: the references in the file as it is in the low half, the change as a signed number in the
+/// high half. So adding a run of clusters is one addition per cluster, in a loop that the compiler turns into vector
+/// instructions, and costs one access to memory however scattered the clusters are.
+///
+/// Narrow lanes are fast and small, and enough for nearly all images; ``hasOverflowed`` says when they weren't.
+struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendable {
+    /// The clusters that the window covers.
+    private(set) var range: Range<UInt64>
+    private var lanes: [Lane]
+    /// All lanes' bits, as far as they were ever set.
+    private var seen: Lane = 0
+
+    /// The largest number of references in the file, and of weights, that can't run into the other half of a lane.
+    ///
+    /// A tree of the old state becomes at most three trees of the new one, so a change has room for the rest.
+    static var limit: UInt32 { UInt32(truncatingIfNeeded: Lane(1) << Lane(Lane.bitWidth / 2 - 3)) }
+    private static var halfBits: Lane { Lane(Lane.bitWidth / 2) }
+    private static var lowHalf: Lane { Lane.max >> halfBits }
+
+    /// A window with room for `capacity` clusters, at most.
+    init(capacity: Int) {
+        range = 0..<0
+        lanes = [Lane](repeating: 0, count: capacity)
+    }
+
+    /// The most clusters that the window can cover.
+    var capacity: Int { lanes.count }
+
+    /// Forgets everything, and covers another range, at most as long as the capacity.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
+    mutating func reset(to range: Range<UInt64>) {
+        let used = Int(self.range.count)
+        for index in 0..<used { lanes[index] = 0 }
+        self.range = range
+        seen = 0
+    }
+
+    /// Whether some cluster has more references than a lane can count.
+    var hasOverflowed: Bool { seen & (Self.lowHalf ^ (Lane(Self.limit) - 1)) != 0 }
+
+    /// What to add for references that the file has `old` times and will have `new` times; `nil` if too many.
+    static func weight(old: UInt32, new: UInt32) -> Lane? {
+        guard old < limit, new < limit else { return nil }
+        let change = Lane(truncatingIfNeeded: Int64(new) - Int64(old))
+        return (change << halfBits) &+ Lane(truncatingIfNeeded: old)
+    }
+
+    /// Adds a weight to every cluster of a run that the window covers.
+    @inline(__always)
+    mutating func add(_ run: ClusterRun, _ weight: Lane) {
+        // One cluster, the usual case in scattered images, needs no loop.
+        if run.count == 1 {
+            let index = run.first &- range.lowerBound
+            guard index < UInt64(range.count) else { return }
+            let sum = lanes[Int(truncatingIfNeeded: index)] &+ weight
+            lanes[Int(truncatingIfNeeded: index)] = sum
+            seen |= sum
+            return
+        }
+        addMany(run, weight)
+    }
+
+    private mutating func addMany(_ run: ClusterRun, _ weight: Lane) {
+        let first = max(run.first, range.lowerBound)
+        let end = min(run.end, range.upperBound)
+        guard first < end else { return }
+        let part = Int(first - range.lowerBound)..<Int(end - range.lowerBound)
+        var bits: Lane = 0
+        for index in part {
+            let sum = lanes[index] &+ weight
+            lanes[index] = sum
+            bits |= sum
+        }
+        seen |= bits
+    }
+
+    /// Adds a weight to everything that an L2 table refers to.
+    ///
+    /// - Parameters:
+    ///   - bytes: The table.
+    ///   - table: Where it is.
+    ///   - weight: What to add.
+    ///   - scan: How its entries are read.
+    /// - Returns: What was found.
+    /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry that can't be.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
+    mutating func addTable(
+        _ bytes: Span<UInt8>, at table: HostOffset, _ weight: Lane, _ scan: L2TableScan
+    ) throws(QCOW2Error) -> L2TableFindings {
+        var findings = L2TableFindings()
+        findings.flags = try scan.forEachRun(in: bytes, at: table) { run in
+            add(run, weight)
+            findings.note(run)
+        }
+        return findings
+    }
+
+    /// References in the file as it is.
+    func old(_ cluster: UInt64) -> UInt64 { UInt64(lanes[Int(cluster - range.lowerBound)] & Self.lowHalf) }
+
+    func covers(_ cluster: UInt64) -> Bool { range.contains(cluster) }
+
+    /// Checks the stored refcounts of neighbouring clusters against the references, and finds what will change.
+    ///
+    /// Afterwards, unless something is bad, the low halves say whether the new refcount is one.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
+    mutating func settle(
+        _ stored: [UInt64], count: Int, from first: UInt64, maximumRefcount: UInt64
+    ) -> SettledPiece {
+        var piece = SettledPiece()
+        let base = Int(first - range.lowerBound)
+        var changes: Lane = 0
+        var isBad = false
+        for index in 0..<count {
+            let lane = lanes[base &+ index]
+            let (old, refcount) = (UInt64(truncatingIfNeeded: lane & Self.lowHalf), stored[index])
+            let change = lane >> Self.halfBits
+            changes |= change
+            let new = refcount &+ UInt64(bitPattern: Self.signed(change))
+            // Too few are counted, or a rising count is too large or runs over.
+            let rises = change & Self.sign == 0 && change != 0
+            isBad = isBad || refcount < old || (rises && (new > maximumRefcount || new < refcount))
+            piece.freeCount &+= refcount == 0 ? 1 : 0
+        }
+        piece.hasChanges = changes != 0
+        piece.isBad = isBad
+        guard !isBad else { return piece }
+        for index in 0..<count {
+            let change = lanes[base &+ index] >> Self.halfBits
+            let new = stored[index] &+ UInt64(bitPattern: Self.signed(change))
+            lanes[base &+ index] = (change << Self.halfBits) | (new == 1 ? 1 : 0)
+        }
+        return piece
+    }
+
+    /// Whether a cluster that has a refcount would have too large a one; before it is settled.
+    func isTooLarge(_ cluster: UInt64, _ refcount: UInt64, maximum: UInt64) -> Bool {
+        let change = Self.signed(lanes[Int(cluster - range.lowerBound)] >> Self.halfBits)
+        let (new, overflow) = refcount.addingReportingOverflow(UInt64(max(0, change)))
+        return change > 0 && (overflow || new > maximum)
+    }
+
+    private static var sign: Lane { Lane(1) << (halfBits - 1) }
+
+    /// The change in a lane's high half, already moved down, as a number.
+    @inline(__always)
+    private static func signed(_ change: Lane) -> Int64 {
+        let shift = 64 - Int64(Lane.bitWidth / 2)
+        return (Int64(truncatingIfNeeded: change) << shift) >> shift
+    }
+
+    /// Adds the changes to the refcounts of neighbouring clusters.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
+    func applyChanges(to refcounts: inout [UInt64], count: Int, from first: UInt64) {
+        let base = Int(first - range.lowerBound)
+        for index in 0..<count {
+            let change = Self.signed(lanes[base + index] >> Self.halfBits)
+            refcounts[index] &+= UInt64(bitPattern: change)
+        }
+    }
+
+    /// Whether a cluster's new refcount is one; once it is settled.
+    func isOne(_ cluster: UInt64) -> Bool { lanes[Int(cluster - range.lowerBound)] & 1 == 1 }
+
+    /// Whether the new refcounts of a run's clusters are all one, or none is; `nil` if it depends, or none is covered.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
+    func areOne(_ run: ClusterRun) -> (all: Bool, none: Bool) {
+        let first = max(run.first, range.lowerBound)
+        let end = min(run.end, range.upperBound)
+        guard first < end else { return (true, true) }
+        var (all, any): (Lane, Lane) = (1, 0)
+        for index in Int(first - range.lowerBound)..<Int(end - range.lowerBound) {
+            all &= lanes[index]
+            any |= lanes[index]
+        }
+        return (all & 1 == 1, any & 1 == 0)
+    }
+}
+
+/// What an L2 table refers to.
+struct L2TableFindings {
+    var flags = L2TableScan.Flags()
+    private var low = UInt64.max
+    private var high: UInt64 = 0
+    private var runs: [ClusterRun] = []
+    private var hasManyRuns = false
+
+    /// The clusters that it refers to all lie in here.
+    var targets: Range<UInt64> { low < high ? low..<high : 0..<0 }
+    /// All runs, if they are few.
+    var keptRuns: [ClusterRun]? { hasManyRuns ? nil : runs }
+
+    @inline(__always)
+    fileprivate mutating func note(_ run: ClusterRun) {
+        low = min(low, run.first)
+        high = max(high, run.end)
+        guard !hasManyRuns else { return }
+        hasManyRuns = runs.count == L2Tables.maximumRunCountPerTable
+        if !hasManyRuns { runs.append(run) }
+    }
+}
+
+/// What the refcounts of a few neighbouring clusters turned out to be.
+struct SettledPiece {
+    var hasChanges = false
+    /// Whether some refcount is lower than the references, or would be too large.
+    var isBad = false
+    var freeCount = 0
+}

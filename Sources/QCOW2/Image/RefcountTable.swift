@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// Where an image's refcount blocks are.
+///
+/// Section "3.1 Structure". The refcounts themselves stay in the file: there may be any number of them.
+struct RefcountTable: Sendable {
+    let geometry: ImageGeometry
+    /// Where each block is; short of trailing entries without one.
+    let blockOffsets: [HostOffset?]
+
+    init<S: Storage & ~Copyable>(
+        reading header: Header, _ storage: borrowing S, _ bounds: FileBounds
+    ) throws(QCOW2Error) {
+        geometry = header.geometry
+        let base = header.refcountTableOffset
+        let tableByteCount = UInt64(header.refcountTableClusterCount) * geometry.clusterSize
+        // Past the end of the file there are only zeros, which is what an entry without a block is.
+        let presentByteCount = Int(min(tableByteCount, bounds.byteCount - min(bounds.byteCount, base.rawValue)))
+        let table = try storage.readBytes(presentByteCount / 8 * 8, at: base)
+        var offsets: [HostOffset?] = []
+        var seen: Set<HostOffset> = []
+        for position in stride(from: 0, to: table.count, by: RefcountTableEntry.byteCount) {
+            let entry = RefcountTableEntry(rawValue: table.span.loadBigEndian(at: position))
+            let place = base.saturating(adding: UInt64(position))
+            guard !entry.hasReservedBits else { throw .reservedBits("refcount table entry", entry.rawValue, at: place) }
+            guard let offset = entry.block else { continue }
+            guard geometry.isAligned(offset) else { throw .misaligned("refcount table entry", offset, at: place) }
+            guard offset.rawValue < bounds.byteCount else {
+                throw .beyondEnd("refcount table entry", offset, at: place)
+            }
+            guard seen.insert(offset).inserted else {
+                throw .invalid("refcount table entry", "the block at \(offset) is listed twice", at: place)
+            }
+            let index = position / RefcountTableEntry.byteCount
+            offsets.append(contentsOf: repeatElement(nil, count: index - offsets.count))
+            offsets.append(offset)
+        }
+        blockOffsets = offsets
+    }
+
+    /// The index after the last cluster that a block describes.
+    var describedClusterCount: UInt64 { UInt64(blockOffsets.count) * geometry.refcountsPerBlock }
+
+    func blockIndex(of cluster: UInt64) -> Int { Int(cluster / geometry.refcountsPerBlock) }
+
+    /// The block at an index of the refcount table; `nil` when all its refcounts are zero for want of one.
+    func blockOffset(_ index: Int) -> HostOffset? { index < blockOffsets.count ? blockOffsets[index] : nil }
+}
+
+/// Reads refcounts of neighbouring clusters, a piece at a time.
+struct RefcountReader: Sendable {
+    /// The most refcounts in a piece: a block of the usual kind, and a size at which all that is done with a piece
+    /// stays in the processor's cache.
+    static let pieceCount = 32768
+
+    private let table: RefcountTable
+    private let pieceCount: UInt64
+    /// The refcounts of the clusters in ``range``, and room for more.
+    private(set) var values: [UInt64]
+    private(set) var range: Range<UInt64> = 0..<0
+    private var bytes: [UInt8] = []
+
+    /// A reader of pieces of at most `pieceCount` refcounts, a power of two and at least 8.
+    init(_ table: RefcountTable, pieceCount: Int = Self.pieceCount) {
+        self.table = table
+        self.pieceCount = UInt64(pieceCount)
+        values = [UInt64](repeating: 0, count: pieceCount)
+    }
+
+    /// The piece of clusters that starts with `first`: as many as one read should fetch, not past `end`.
+    func piece(from first: UInt64, upTo end: UInt64) -> Range<UInt64> {
+        let perBlock = table.geometry.refcountsPerBlock
+        let blockEnd = (first / perBlock + 1) * perBlock
+        return first..<min(end, blockEnd, first - first % pieceCount + pieceCount)
+    }
+
+    /// Reads the refcounts of a piece into ``values``.
+    ///
+    /// - Returns: Whether there is a block that describes the piece; if not, the refcounts are zero.
+    @discardableResult
+    mutating func read<S: Storage & ~Copyable>(
+        _ piece: Range<UInt64>, from storage: borrowing S
+    ) throws(QCOW2Error) -> Bool {
+        range = piece
+        let geometry = table.geometry
+        let count = Int(piece.upperBound - piece.lowerBound)
+        guard let block = table.blockOffset(table.blockIndex(of: piece.lowerBound)) else {
+            for index in 0..<count { values[index] = 0 }
+            return false
+        }
+        // Pieces start at multiples of 8, so that narrow refcounts start at a byte.
+        let start = (piece.lowerBound % geometry.refcountsPerBlock) << UInt64(geometry.refcountOrder) / 8
+        let byteCount = (count << geometry.refcountOrder + 7) / 8
+        if bytes.count < byteCount { bytes = [UInt8](repeating: 0, count: byteCount) }
+        try bytes.withMutableSpan(of: 0..<byteCount) { (bytes) throws(QCOW2Error) in
+            try storage.read(into: &bytes, at: block.saturating(adding: start))
+        }
+        let bytes = bytes
+        RefcountCodec.decode(bytes.span, order: geometry.refcountOrder, count: count, into: &values)
+        return true
+    }
+
+    /// The refcount of one cluster; reads its piece unless it was the last one read.
+    mutating func refcount<S: Storage & ~Copyable>(
+        of cluster: UInt64, from storage: borrowing S
+    ) throws(QCOW2Error) -> UInt64 {
+        if !range.contains(cluster) {
+            let first = cluster - cluster % pieceCount
+            let perBlock = table.geometry.refcountsPerBlock
+            let start = max(first, cluster - cluster % perBlock)
+            try read(piece(from: start, upTo: .max), from: storage)
+        }
+        return values[Int(cluster - range.lowerBound)]
+    }
+}
