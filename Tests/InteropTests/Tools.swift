@@ -25,6 +25,13 @@ enum Tool {
         return folders.map { "\($0)/\(name)" }.first { FileManager.default.isExecutableFile(atPath: $0) }
     }
 
+    /// Our own command, beside the test bundle that was built with it.
+    static let qsnap: String = {
+        let bundle = CommandLine.arguments.first { $0.contains(".xctest") } ?? ""
+        let folder = bundle.components(separatedBy: "/").prefix { !$0.hasSuffix(".xctest") }.joined(separator: "/")
+        return folder + "/qsnap"
+    }()
+
     /// Runs a tool to its end, whatever its status.
     static func run(
         _ name: String, _ arguments: [String], environment: [String: String] = [:], input: String = ""

@@ -47,7 +47,7 @@ extension Image where S: ~Copyable {
         opened = OpenedImage(
             header: update.header, extensions: opened.extensions, entries: update.entries,
             snapshotTableByteCount: update.snapshotTableByteCount)
-        if discarding { giveBack(written.freed.runs, fileByteCount: written.end * header.geometry.clusterSize) }
+        if discarding { giveBack(written.freed.runs, fileByteCount: written.end * header.geometry.clusterSize, work) }
     }
 
     /// After a commit whose outcome is unknown: puts the state that this value describes on the disk, one sector that
@@ -87,9 +87,10 @@ extension Image where S: ~Copyable {
     /// Gives the space of freed clusters back to the file system.
     ///
     /// The operation is done by then, so a failure here costs only space and is no error.
-    private mutating func giveBack(_ freed: [ClusterRun], fileByteCount: UInt64) {
+    private mutating func giveBack(_ freed: [ClusterRun], fileByteCount: UInt64, _ work: WorkMeter) {
         let geometry = header.geometry
-        for run in freed {
+        for (index, run) in freed.enumerated() {
+            if index % 64 == 0, work.isCancelled { return }
             let offset = geometry.offset(ofCluster: run.first)
             guard offset.rawValue < fileByteCount else { break }
             try? storage.punchHole(at: offset, byteCount: run.count << UInt64(geometry.clusterBits))

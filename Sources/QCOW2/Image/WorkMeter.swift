@@ -19,6 +19,9 @@ struct WorkMeter {
     /// Adds to what is to be done.
     mutating func expect(_ byteCount: UInt64) { progress.total += byteCount }
 
+    /// Whether the caller wants no more work to be done than needs be.
+    var isCancelled: Bool { report.map { !$0(progress) } ?? false }
+
     /// Adds to what is done.
     ///
     /// - Throws: ``QCOW2Error/Code/cancelled`` when the operation should stop.

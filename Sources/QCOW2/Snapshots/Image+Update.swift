@@ -10,10 +10,10 @@ public struct WriteOptions: Sendable {
     /// An image whose clusters don't fit is counted in several passes; the default is enough for one pass of 1 TiB of
     /// clusters of 64 KiB.
     public var memoryBudget = 72 << 20
-    /// Called between batches of work, from the thread that does it; the operation stops, and leaves the image as it
-    /// was, when it returns false.
+    /// Called between batches of work, from the thread that does it.
     ///
-    /// Not called any more once the operation can't be stopped, because its result is being made durable.
+    /// When it returns false the operation stops with ``QCOW2Error/Code/cancelled``, and leaves the image as it was;
+    /// or, if the commit was already made, it succeeds but doesn't give back more space.
     public var progress: (@Sendable (Progress) -> Bool)?
 
     /// The defaults: freed space is given back.

@@ -39,7 +39,7 @@ struct FileLock: Hashable, Sendable {
                 var lock = Self.range(byte, Int16(F_RDLCK))
                 let result = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_SETLK, &lock) }
                 guard case .failure(let error) = result else { continue }
-                if error.number == EAGAIN || error.number == EACCES { throw .inUse(path, isExclusive) }
+                if error.number == EAGAIN || error.number == EACCES { throw inUse(descriptor, path) }
                 // A kernel or file system without these locks: QEMU takes none either, so only we exclude each other.
                 return try takeAdvisory(on: descriptor, path)
             }
@@ -47,7 +47,7 @@ struct FileLock: Hashable, Sendable {
                 var lock = Self.range(byte, Int16(F_WRLCK))
                 let result = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_GETLK, &lock) }
                 if case .failure(let error) = result { throw .system(error, "Testing the locks of", path) }
-                if lock.l_type != Int16(F_UNLCK) { throw .inUse(path, isExclusive) }
+                if lock.l_type != Int16(F_UNLCK) { throw inUse(descriptor, path) }
             }
         #else
             try takeAdvisory(on: descriptor, path)
@@ -69,7 +69,19 @@ struct FileLock: Hashable, Sendable {
     private func takeAdvisory(on descriptor: Int32, _ path: String) throws(QCOW2Error) {
         let result = retryingInterrupts { flock(descriptor, (isExclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) }
         guard case .failure(let error) = result, error.number == EWOULDBLOCK else { return }
-        throw .inUse(path, isExclusive)
+        throw inUse(descriptor, path)
+    }
+
+    private func inUse(_ descriptor: Int32, _ path: String) -> QCOW2Error {
+        var holder = "another process, such as a running virtual machine"
+        #if os(Linux)
+            holder = Self.holder(of: descriptor) ?? holder
+        #endif
+        return QCOW2Error(
+            .inUse,
+            isExclusive
+                ? "'\(path)' is in use by \(holder); stop it first."
+                : "'\(path)' is being written by \(holder); stop it first, or read without locking.")
     }
 
     #if os(Linux)
@@ -77,15 +89,4 @@ struct FileLock: Hashable, Sendable {
             flock(l_type: kind, l_whence: Int16(SEEK_SET), l_start: byte, l_len: 1, l_pid: 0)
         }
     #endif
-}
-
-extension QCOW2Error {
-    fileprivate static func inUse(_ path: String, _ isExclusive: Bool) -> Self {
-        Self(
-            .inUse,
-            isExclusive
-                ? "'\(path)' is in use by another process, such as a running virtual machine; stop it first."
-                : "'\(path)' is being written by another process, such as a running virtual machine; "
-                    + "stop it first, or read without locking.")
-    }
 }

@@ -30,9 +30,11 @@ extension QSnap {
             var image = try options.openForWriting()
             let date = SnapshotDate.now
             let savedName = saveCurrent.map { $0.isEmpty ? image.unusedName(from: date) : $0 }
-            let applied = try image.applySnapshot(
-                SnapshotSelector(parsing: snapshot), savingCurrentAs: savedName, date: date,
-                bitmaps: force ? .drop : .refuse, options: options.writeOptions)
+            let applied = try options.perform { writeOptions in
+                try image.applySnapshot(
+                    SnapshotSelector(parsing: snapshot), savingCurrentAs: savedName, date: date,
+                    bitmaps: force ? .drop : .refuse, options: writeOptions)
+            }
             let saved = try savedName.map { name throws(QCOW2Error) in try image.snapshot(.name(name)) }
             var sentence = "Applied snapshot '\(printable(applied.name))' to '\(options.image)'"
             if let saved { sentence += "; the previous state is snapshot '\(saved.name)' with ID \(saved.id)" }

@@ -16,8 +16,9 @@ extension QSnap {
         func run() throws {
             var image = try options.openForWriting()
             let date = SnapshotDate.now
-            let created = try image.createSnapshot(
-                named: name ?? image.unusedName(from: date), date: date, options: options.writeOptions)
+            let created = try options.perform { writeOptions in
+                try image.createSnapshot(named: name ?? image.unusedName(from: date), date: date, options: writeOptions)
+            }
             try options.report(
                 "Created snapshot '\(created.name)' with ID \(created.id) in '\(options.image)'.",
                 [("created", created.json)])

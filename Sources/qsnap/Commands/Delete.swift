@@ -47,7 +47,9 @@ extension QSnap {
                     if !deleted.contains(snapshot) { deleted.append(snapshot) }
                 }
             } else {
-                deleted = try image.deleteSnapshots(chosen, options: options.writeOptions)
+                deleted = try options.perform { writeOptions in
+                    try image.deleteSnapshots(chosen, options: writeOptions)
+                }
             }
             let list = deleted.map { "'\(printable($0.name))' (ID \(printable($0.id)))" }.joined(separator: ", ")
             let sentence =

@@ -20,7 +20,9 @@ extension QSnap {
             var image = try options.openForWriting()
             let selector = SnapshotSelector(parsing: snapshot)
             let old = try image.snapshot(selector)
-            let renamed = try image.renameSnapshot(selector, to: newName, options: options.writeOptions)
+            let renamed = try options.perform { writeOptions in
+                try image.renameSnapshot(selector, to: newName, options: writeOptions)
+            }
             try options.report(
                 "Renamed snapshot '\(printable(old.name))' with ID \(printable(old.id)) to '\(renamed.name)' "
                     + "in '\(options.image)'.",

@@ -17,15 +17,30 @@ struct ImageOptions: ParsableArguments {
 
     func openForWriting() throws -> Image<FileStorage> { try Image.open(image, for: .writing) }
 
-    var writeOptions: WriteOptions {
+    /// Carries out an operation, with progress on a terminal, until a signal comes.
+    ///
+    /// - Throws: What `body` throws, or a ``Failure`` that says in which state a signal left the image.
+    func perform<Result>(_ body: (WriteOptions) throws -> Result) throws -> Result {
+        let bar = ProgressBar()
         var options = WriteOptions()
         options.discardsFreedClusters = discard
-        return options
+        options.progress = { progress in
+            bar.show(progress)
+            return Interruption.signal == 0
+        }
+        defer { bar.clear() }
+        Interruption.catchSignals()
+        do {
+            return try body(options)
+        } catch let error as QCOW2Error where error.code == .cancelled {
+            throw Interruption.failure("'\(image)' is as it was.") ?? Failure(error)
+        }
     }
 
     /// Prints what was done, as a sentence or as an object with the image's name in front.
     func report(_ sentence: String, _ members: [(String, JSON)]) throws {
         try Console.write(
             json ? JSON.object([("image", .string(image))] + members).text() + "\n" : sentence + "\n")
+        if let failure = Interruption.failure("but it was done already.") { throw failure }
     }
 }
