@@ -16,6 +16,16 @@ struct HeaderExtension: Hashable, Sendable {
         static let bitmaps = Kind(rawValue: 0x2385_2875)
         static let encryption = Kind(rawValue: 0x0537_BE77)
         static let externalDataFileName = Kind(rawValue: 0x4441_5441)
+
+        /// The lengths that the format, or every reader of it, allows the data of this kind to have.
+        var byteCounts: ClosedRange<UInt32> {
+            switch self {
+            case .backingFileFormat: 0...15
+            case .bitmaps: UInt32(BitmapsExtension.byteCount)...UInt32(BitmapsExtension.byteCount)
+            case .encryption: UInt32(EncryptionHeader.byteCount)...UInt32(EncryptionHeader.byteCount)
+            default: 0...UInt32.max
+            }
+        }
     }
 
     enum Layout {
@@ -35,8 +45,8 @@ struct HeaderExtension: Hashable, Sendable {
     ///   - area: The first cluster up to the backing file's name, or whole without one.
     ///   - start: Where the header ends.
     /// - Returns: The records in the order of the file, without the END record.
-    /// - Throws: ``QCOW2Error/Code/corrupt`` for a record that doesn't fit, stray bytes where a record should be, or
-    ///   a second bitmaps or encryption record.
+    /// - Throws: ``QCOW2Error/Code/corrupt`` for a record that doesn't fit or has a length that its kind can't have,
+    ///   stray bytes where a record should be, or a second bitmaps or encryption record.
     static func decodeAll(in area: Span<UInt8>, from start: Int) throws(QCOW2Error) -> [HeaderExtension] {
         var extensions: [HeaderExtension] = []
         var position = start
@@ -55,6 +65,9 @@ struct HeaderExtension: Hashable, Sendable {
                     "header extension length", "\(length) bytes don't fit into the header's cluster", at: offset)
             }
             if kind == .end { break }
+            guard kind.byteCounts.contains(length) else {
+                throw .outOfRange("header extension length", length, kind.byteCounts, at: offset)
+            }
             if kind == .bitmaps || kind == .encryption, extensions.contains(where: { $0.kind == kind }) {
                 throw .invalid(
                     "header extension type", "0x\(String(kind.rawValue, radix: 16)) appears twice", at: offset)
