@@ -97,7 +97,7 @@ struct RefcountReader: Sendable {
             try storage.read(into: &bytes, at: block.saturating(adding: start))
         }
         let bytes = bytes
-        RefcountCodec.decode(bytes.span, order: geometry.refcountOrder, count: count, into: &values)
+        RefcountBlock.decode(bytes.span, order: geometry.refcountOrder, count: count, into: &values)
         return true
     }
 

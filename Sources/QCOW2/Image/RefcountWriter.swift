@@ -57,7 +57,7 @@ struct RefcountWriter {
                 (count << geometry.refcountOrder + 7) / 8, at: target.saturating(adding: byteOffset), to: &storage
             ) {
                 (bytes: inout MutableSpan<UInt8>, _) in
-                RefcountCodec.encode(values, order: geometry.refcountOrder, count: count, into: &bytes)
+                RefcountBlock.encode(values, order: geometry.refcountOrder, count: count, into: &bytes)
             }
             position = piece.upperBound
         }

@@ -20,39 +20,52 @@ import Testing
 
     @Test("Bytes and counts agree, both ways", arguments: examples)
     func example(_ order: Int, _ bytes: [UInt8], _ counts: [UInt64]) {
-        let block = RefcountBlock(bytes: bytes + [UInt8](repeating: 0, count: 512 - bytes.count), order: order)
-        #expect(counts.indices.map { block[$0] } == counts)
-        var written = RefcountBlock(freeIn: .of(order: order))
-        #expect(written.isFree && written.bytes.count == 512)
-        for (index, count) in counts.enumerated() { written[index] = count }
-        #expect(written == block && !written.isFree)
+        #expect(decode(bytes, order, counts.count) == counts)
+        #expect(encode(counts, order, byteCount: bytes.count) == bytes)
     }
 
     @Test("Every index holds the largest refcount, and touches no other", arguments: 0...6)
     func everyIndex(_ order: Int) {
         let geometry = ImageGeometry.of(order: order)
-        var block = RefcountBlock(freeIn: geometry)
-        #expect(block.count == 4096 >> order && UInt64(block.count) == geometry.refcountsPerBlock)
+        let count = Int(geometry.refcountsPerBlock)
+        #expect(count == 4096 >> order)
         let largest = geometry.maximumRefcount
-        for index in 0..<block.count {
-            block[index] = largest
-            #expect(block[index] == largest)
+        for index in stride(from: 0, to: count, by: max(1, count / 97)) + [count - 1] {
+            var values = [UInt64](repeating: 0, count: count)
+            values[index] = largest
+            let bytes = encode(values, order, byteCount: 512)
+            #expect(decode(bytes, order, count) == values)
+            values = values.map { largest - $0 }
+            #expect(encode(values, order, byteCount: 512) == bytes.map { ~$0 })
         }
-        #expect(block.bytes.allSatisfy { $0 == 0xFF })
-        for index in 0..<block.count {
-            block[index] = 0
-            let neighbours = [index - 1, index + 1].filter { (0..<block.count).contains($0) }
-            #expect(block[index] == 0)
-            #expect(neighbours.allSatisfy { block[$0] == ($0 < index ? 0 : largest) })
-        }
-        #expect(block.isFree)
     }
 
     @Test("A value that is too wide keeps its low bits", arguments: 0...5)
     func tooWide(_ order: Int) {
-        let geometry = ImageGeometry.of(order: order)
-        var block = RefcountBlock(freeIn: geometry)
-        block[1] = geometry.maximumRefcount + 2
-        #expect(block[0] == 0 && block[1] == 1 && block[2] == 0)
+        let largest = ImageGeometry.of(order: order).maximumRefcount
+        let bytes = encode([0, largest + 2, 0, 0, 0, 0, 0, 0], order, byteCount: 64)
+        #expect(decode(bytes, order, 4) == [0, 1, 0, 0])
+    }
+
+    @Test("Encoding a part leaves the rest of the bytes as they are", arguments: 0...6)
+    func part(_ order: Int) {
+        var bytes = [UInt8](repeating: 0xFF, count: 128)
+        var span = bytes.mutableSpan
+        RefcountBlock.encode([UInt64](repeating: 0, count: 8), order: order, count: 8, into: &span)
+        let written = 1 << order
+        #expect(bytes.prefix(written).allSatisfy { $0 == 0 } && bytes.dropFirst(written).allSatisfy { $0 == 0xFF })
+    }
+
+    private func decode(_ bytes: [UInt8], _ order: Int, _ count: Int) -> [UInt64] {
+        var values = [UInt64](repeating: 0, count: count)
+        RefcountBlock.decode(bytes.span, order: order, count: count, into: &values)
+        return values
+    }
+
+    private func encode(_ values: [UInt64], _ order: Int, byteCount: Int) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: byteCount)
+        var span = bytes.mutableSpan
+        RefcountBlock.encode(values, order: order, count: values.count, into: &span)
+        return bytes
     }
 }
