@@ -5,7 +5,7 @@ import ArgumentParser
 import QCOW2
 
 extension QSnap {
-    struct Rename: ParsableCommand {
+    struct Rename: ImageCommand {
         static let configuration = CommandConfiguration(abstract: "Give a snapshot another name.")
 
         @OptionGroup var options: ImageOptions
@@ -22,7 +22,7 @@ extension QSnap {
             let old = try image.snapshot(selector)
             let renamed = try image.renameSnapshot(selector, to: newName, options: options.writeOptions)
             try options.report(
-                "Renamed snapshot '\(printable(old.name))' with ID \(printable(old.id)) to '\(renamed.name)' "
+                "Renamed snapshot '\(old.name)' with ID \(old.id) to '\(renamed.name)' "
                     + "in '\(options.image)'.",
                 [("renamed", renamed.json), ("old-name", .string(old.name))])
         }

@@ -24,8 +24,15 @@ struct ImageOptions: ParsableArguments {
     }
 
     /// Prints what was done, as a sentence or as an object with the image's name in front.
-    func report(_ sentence: String, _ members: [(String, JSON)]) throws {
-        try Console.write(
-            json ? JSON.object([("image", .string(image))] + members).text() + "\n" : sentence + "\n")
+    ///
+    /// - Throws: ``Failure`` that begins with the sentence: what was done stays done when nobody can be told.
+    func report(_ sentence: String, _ members: [(String, JSON)]) throws(Failure) {
+        let text = json ? JSON.object([("image", .string(image))] + members).text() : printable(sentence)
+        try Console.write(text + "\n", after: sentence)
     }
+}
+
+/// A command that works on one image.
+protocol ImageCommand: ParsableCommand {
+    var options: ImageOptions { get }
 }
