@@ -44,12 +44,18 @@ let package = Package(
             cSettings: gnu
         ),
         .testTarget(name: "QCOW2Tests", dependencies: ["QCOW2", "QCOW2Testing", "Fixtures"], cSettings: gnu),
+        .target(name: "TestTools", path: "Tests/TestTools", cSettings: gnu),
         .testTarget(
             name: "qsnapTests",
-            dependencies: ["qsnap", .product(name: "ArgumentParser", package: "swift-argument-parser")], cSettings: gnu),
+            dependencies: [
+                "qsnap", "QCOW2", "QCOW2Testing", "Fixtures", "TestTools",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            cSettings: gnu
+        ),
         .testTarget(
             name: "InteropTests",
-            dependencies: ["QCOW2", "QCOW2Testing", "Fixtures", "qsnap"],
+            dependencies: ["QCOW2", "QCOW2Testing", "Fixtures", "TestTools", "qsnap"],
             cSettings: gnu
         ),
     ],

@@ -30,17 +30,31 @@ struct QSnap: ParsableCommand {
 @main
 enum Main {
     static func main() {
-        // A closed pipe is an error of the write, which is reported as one, and not the end of the process.
+        // A closed pipe and a file size limit are errors of the write, reported as such, and not the process's end.
         signal(SIGPIPE, SIG_IGN)
+        signal(SIGXFSZ, SIG_IGN)
+        var image: String?
         do {
+            try checkArguments()
             var command = try QSnap.parseAsRoot()
+            image = (command as? any ImageCommand)?.options.image
             try command.run()
         } catch let failure as Failure {
             failure.exit()
         } catch let error as QCOW2Error {
-            Failure(error).exit()
+            Failure(error, in: image).exit()
         } catch {
             QSnap.exit(withError: error)
+        }
+    }
+
+    /// Refuses arguments that aren't UTF-8: as a `String` they would silently become another name or path.
+    private static func checkArguments() throws(Failure) {
+        for index in CommandLine.arguments.indices.dropFirst() {
+            // SAFETY: the indices are those of argv, whose strings live as long as the process.
+            guard let argument = unsafe CommandLine.unsafeArgv[index] else { continue }
+            guard unsafe String(validatingCString: argument) == nil else { continue }
+            throw Failure("The argument '\(CommandLine.arguments[index])' isn't valid UTF-8.", status: 64)
         }
     }
 }

@@ -3,6 +3,7 @@
 
 import Foundation
 import QCOW2
+import TestTools
 import Testing
 
 /// Images with dirty bitmaps, whose clusters count and whose promise must never be broken silently.

@@ -3,6 +3,7 @@
 
 import Foundation
 import QCOW2
+import TestTools
 import Testing
 
 /// QEMU's programs and ours keep out of each other's way, in both directions.

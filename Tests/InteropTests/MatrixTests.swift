@@ -2,6 +2,7 @@
 // Copyright the swift-qcow2 authors.
 
 import QCOW2
+import TestTools
 import Testing
 
 /// Every verb by us and by qemu-img in turn, on every kind of image.

@@ -3,6 +3,7 @@
 
 import Foundation
 import QCOW2
+import TestTools
 import Testing
 
 /// Snapshots of disks that had another size.

@@ -4,6 +4,7 @@
 import Foundation
 import QCOW2
 import QCOW2Testing
+import TestTools
 import Testing
 
 /// Random sequences of guest writes and verbs, by both sides, on random geometry, against a model of the contents.

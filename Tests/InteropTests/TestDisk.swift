@@ -3,6 +3,7 @@
 
 import Foundation
 import QCOW2
+import TestTools
 import Testing
 
 /// How an image is laid out.

@@ -3,6 +3,7 @@
 
 import Foundation
 import QCOW2
+import TestTools
 import Testing
 
 /// Snapshots of running machines: their memory survives what we do, and wakes up again.

@@ -4,6 +4,7 @@
 import Foundation
 import QCOW2
 import QCOW2Testing
+import TestTools
 import Testing
 
 /// Images with more clusters than are counted at a time.

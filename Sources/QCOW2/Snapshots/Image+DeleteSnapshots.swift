@@ -19,6 +19,25 @@ extension Image where S: ~Copyable {
     ) throws(QCOW2Error) -> [Snapshot] {
         var doomed: Set<Int> = []
         for selector in selectors { doomed.insert(try index(of: selector)) }
+        return try deleteSnapshots(at: doomed, options: options)
+    }
+
+    /// Deletes the snapshots at some indices of ``snapshots``.
+    ///
+    /// For snapshots that no selector tells apart: the format allows equal IDs and names, and ones that aren't UTF-8.
+    /// All go in one commit, as with ``deleteSnapshots(_:options:)``.
+    ///
+    /// - Parameters:
+    ///   - indices: Which snapshots; naming one twice is no error, one that doesn't exist traps.
+    ///   - options: Whether freed clusters are given back to the file system.
+    /// - Returns: The deleted snapshots, in table order.
+    /// - Throws: ``QCOW2Error`` with the code `readOnly`, `needsRepair`, `unsupported`, `corrupt`, `limitExceeded` or
+    ///   `inputOutput`. The image is as before.
+    @discardableResult
+    public mutating func deleteSnapshots(
+        at indices: some Sequence<Int>, options: WriteOptions = WriteOptions()
+    ) throws(QCOW2Error) -> [Snapshot] {
+        let doomed = Set(indices)
         guard !doomed.isEmpty else { return [] }
         let deleted = doomed.sorted().map { Snapshot(entries[$0], imageSize: header.size) }
         try update(options) { (_, proposal) throws(QCOW2Error) in

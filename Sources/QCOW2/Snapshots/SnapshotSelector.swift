@@ -46,8 +46,12 @@ extension Image where S: ~Copyable {
         Snapshot(entries[try index(of: selector)], imageSize: header.size)
     }
 
-    /// The index in the snapshot table of the one entry that a selector means.
-    func index(of selector: SnapshotSelector) throws(QCOW2Error) -> Int {
+    /// The index in ``snapshots`` of the one that a selector means.
+    ///
+    /// Costs O(snapshots).
+    ///
+    /// - Throws: ``QCOW2Error/Code/noSuchSnapshot``, or ``QCOW2Error/Code/ambiguousSnapshot`` with the candidates.
+    public func index(of selector: SnapshotSelector) throws(QCOW2Error) -> Int {
         let candidates = entries.indices.filter { selector.matches(entries[$0]) }
         guard let index = candidates.first else {
             throw QCOW2Error(

@@ -51,7 +51,7 @@ public struct FileStorage: Storage, ~Copyable {
         let flags = (access == .writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK
         let descriptor: Int32
         switch retryingInterrupts({ openFile(path, flags) }) {
-        case .success(let opened): descriptor = opened
+        case .success(let opened): descriptor = try aboveStandardStreams(opened, path)
         case .failure(let error): throw .system(error, "Opening", path)
         }
         do throws(QCOW2Error) {
@@ -66,6 +66,18 @@ public struct FileStorage: Storage, ~Copyable {
             throw error
         }
         return descriptor
+    }
+
+    /// Moves a descriptor out of the standard streams' numbers, which are free in a process that was started without
+    /// them: whatever the program prints would overwrite the image.
+    private static func aboveStandardStreams(_ descriptor: Int32, _ path: String) throws(QCOW2Error) -> Int32 {
+        guard descriptor <= STDERR_FILENO else { return descriptor }
+        let result = retryingInterrupts { fcntl(descriptor, F_DUPFD_CLOEXEC, STDERR_FILENO + 1) }
+        _ = close(descriptor)
+        switch result {
+        case .success(let moved): return moved
+        case .failure(let error): throw .system(error, "Opening", path)
+        }
     }
 
     private static func checkKind(of descriptor: Int32, _ path: String) throws(QCOW2Error) {

@@ -16,9 +16,17 @@ public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
 
     /// The operating system's sentence for it.
     public var description: String {
-        var buffer = [CChar](repeating: 0, count: 256)
-        _ = unsafe strerror_r(number, &buffer, buffer.count)
-        return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        unsafe withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { buffer in
+            unsafe buffer.initialize(repeating: 0)
+            guard let text = buffer.baseAddress else { return "" }
+            // SAFETY: either call returns or leaves a terminated string that lives as long as the buffer, or longer.
+            #if canImport(Glibc)
+                return unsafe String(cString: strerror_r(number, text, buffer.count))  // May leave the buffer alone.
+            #else
+                _ = unsafe strerror_r(number, text, buffer.count)
+                return unsafe String(cString: text)
+            #endif
+        }
     }
 
     static var last: SystemError { SystemError(number: errno) }

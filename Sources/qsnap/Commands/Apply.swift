@@ -5,7 +5,7 @@ import ArgumentParser
 import QCOW2
 
 extension QSnap {
-    struct Apply: ParsableCommand {
+    struct Apply: ImageCommand {
         static let configuration = CommandConfiguration(
             abstract: "Make the disk what it was when a snapshot was created, its size included.",
             discussion: """
@@ -19,9 +19,9 @@ extension QSnap {
         var snapshot: String
 
         @Option(
-            defaultAsFlag: "",
-            help: "Keep the current state as a new snapshot, named by the Unix time without a NAME.")
-        var saveCurrent: String?
+            defaultAsFlag: SavedName.unixTime,
+            help: ArgumentHelp("Keep the current state as a new snapshot.", valueName: "name"))
+        var saveCurrent: SavedName?
 
         @Flag(help: "Give up the image's bitmaps, which no longer match the disk afterwards.")
         var force = false
@@ -29,16 +29,37 @@ extension QSnap {
         func run() throws {
             var image = try options.openForWriting()
             let date = SnapshotDate.now
-            let savedName = saveCurrent.map { $0.isEmpty ? image.unusedName(from: date) : $0 }
+            let savedName =
+                switch saveCurrent {
+                case nil: String?.none
+                case .unixTime: image.unusedName(from: date)
+                case .text(let name): name
+                }
             let applied = try options.perform { writeOptions in
                 try image.applySnapshot(
                     SnapshotSelector(parsing: snapshot), savingCurrentAs: savedName, date: date,
                     bitmaps: force ? .drop : .refuse, options: writeOptions)
             }
             let saved = try savedName.map { name throws(QCOW2Error) in try image.snapshot(.name(name)) }
-            var sentence = "Applied snapshot '\(printable(applied.name))' to '\(options.image)'"
+            var sentence = "Applied snapshot '\(applied.name)' to '\(options.image)'"
             if let saved { sentence += "; the previous state is snapshot '\(saved.name)' with ID \(saved.id)" }
             try options.report(sentence + ".", [("applied", applied.json), ("saved", saved?.json ?? .null)])
+        }
+    }
+}
+
+/// The name for the current state; an empty one is a mistake and not the Unix time.
+enum SavedName: ExpressibleByArgument, CustomStringConvertible {
+    case unixTime
+    case text(String)
+
+    init(argument: String) { self = .text(argument) }
+
+    /// For the help, which shows what the option means without a name.
+    var description: String {
+        switch self {
+        case .unixTime: "the Unix time"
+        case .text(let name): name
         }
     }
 }

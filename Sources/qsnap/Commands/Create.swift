@@ -5,7 +5,7 @@ import ArgumentParser
 import QCOW2
 
 extension QSnap {
-    struct Create: ParsableCommand {
+    struct Create: ImageCommand {
         static let configuration = CommandConfiguration(abstract: "Create a snapshot of the disk inside an image.")
 
         @OptionGroup var options: ImageOptions

@@ -5,7 +5,7 @@ import ArgumentParser
 import QCOW2
 
 extension QSnap {
-    struct Delete: ParsableCommand {
+    struct Delete: ImageCommand {
         static let configuration = CommandConfiguration(
             abstract: "Delete snapshots, all in one step.",
             discussion: "An interrupted command leaves all of the named snapshots or none.")
@@ -39,19 +39,13 @@ extension QSnap {
 
         func run() throws {
             var image = try Image.open(options.image, for: dryRun ? .reading : .writing)
-            let chosen = try selectors(in: image.snapshots)
-            var deleted: [Snapshot] = []
-            if dryRun {
-                for selector in chosen {
-                    let snapshot = try image.snapshot(selector)
-                    if !deleted.contains(snapshot) { deleted.append(snapshot) }
-                }
-            } else {
-                deleted = try options.perform { writeOptions in
-                    try image.deleteSnapshots(chosen, options: writeOptions)
-                }
+            let existing = image.snapshots
+            let doomed = try chosen(in: image)
+            if !dryRun {
+                try options.perform { writeOptions in _ = try image.deleteSnapshots(at: doomed, options: writeOptions) }
             }
-            let list = deleted.map { "'\(printable($0.name))' (ID \(printable($0.id)))" }.joined(separator: ", ")
+            let deleted = doomed.map { existing[$0] }
+            let list = deleted.map { "'\($0.name)' (ID \($0.id))" }.joined(separator: ", ")
             let sentence =
                 if deleted.isEmpty {
                     "No snapshot to delete in '\(options.image)'."
@@ -61,15 +55,18 @@ extension QSnap {
             try options.report(sentence, [("deleted", .array(deleted.map(\.json))), ("dry-run", .bool(dryRun))])
         }
 
-        private func selectors(in existing: [Snapshot]) throws -> [SnapshotSelector] {
-            if !snapshots.isEmpty { return snapshots.map(SnapshotSelector.init(parsing:)) }
-            var doomed = existing
-            if let keepLast { doomed = Array(existing.dropLast(keepLast)) }
+        /// The indices of the snapshots to delete, in table order: snapshots may share an ID or a name.
+        private func chosen(in image: borrowing Image<FileStorage>) throws -> [Int] {
+            let existing = image.snapshots
+            if let keepLast { return Array(existing.indices.dropLast(keepLast)) }
             if let olderThan {
                 let limit = Int64(SnapshotDate.now.seconds) - olderThan.seconds
-                doomed = existing.filter { Int64($0.date.seconds) < limit }
+                return existing.indices.filter { Int64(existing[$0].date.seconds) < limit }
             }
-            return doomed.map { .id($0.id) }
+            if all { return Array(existing.indices) }
+            var indices: Set<Int> = []
+            for text in snapshots { indices.insert(try image.index(of: SnapshotSelector(parsing: text))) }
+            return indices.sorted()
         }
     }
 }

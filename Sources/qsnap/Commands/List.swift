@@ -35,13 +35,14 @@ extension QSnap {
                         ]))
                     sections.append(section(path, snapshots))
                 } catch {
-                    failures.append(Failure(error))
+                    failures.append(Failure(error, in: path))
                 }
             }
-            if json {
-                try Console.write(JSON.object([("images", .array(objects))]).text() + "\n")
-            } else {
-                try Console.write(sections.joined(separator: "\n"))
+            do throws(Failure) {
+                try Console.write(
+                    json ? JSON.object([("images", .array(objects))]).text() + "\n" : sections.joined(separator: "\n"))
+            } catch {
+                failures.append(error)
             }
             for failure in failures.dropLast() { failure.report() }
             // The first failure decides the exit status; all have been said.

@@ -5,7 +5,7 @@ import ArgumentParser
 import QCOW2
 
 extension QSnap {
-    struct Rename: ParsableCommand {
+    struct Rename: ImageCommand {
         static let configuration = CommandConfiguration(abstract: "Give a snapshot another name.")
 
         @OptionGroup var options: ImageOptions
@@ -24,7 +24,7 @@ extension QSnap {
                 try image.renameSnapshot(selector, to: newName, options: writeOptions)
             }
             try options.report(
-                "Renamed snapshot '\(printable(old.name))' with ID \(printable(old.id)) to '\(renamed.name)' "
+                "Renamed snapshot '\(old.name)' with ID \(old.id) to '\(renamed.name)' "
                     + "in '\(options.image)'.",
                 [("renamed", renamed.json), ("old-name", .string(old.name))])
         }

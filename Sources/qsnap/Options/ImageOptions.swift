@@ -33,14 +33,21 @@ struct ImageOptions: ParsableArguments {
         do {
             return try body(options)
         } catch let error as QCOW2Error where error.code == .cancelled {
-            throw Interruption.failure("'\(image)' is as it was.") ?? Failure(error)
+            throw Interruption.failure("'\(image)' is as it was.") ?? Failure(error, in: image)
         }
     }
 
     /// Prints what was done, as a sentence or as an object with the image's name in front.
-    func report(_ sentence: String, _ members: [(String, JSON)]) throws {
-        try Console.write(
-            json ? JSON.object([("image", .string(image))] + members).text() + "\n" : sentence + "\n")
+    ///
+    /// - Throws: ``Failure`` that begins with the sentence: what was done stays done when nobody can be told.
+    func report(_ sentence: String, _ members: [(String, JSON)]) throws(Failure) {
+        let text = json ? JSON.object([("image", .string(image))] + members).text() : printable(sentence)
+        try Console.write(text + "\n", after: sentence)
         if let failure = Interruption.failure("but it was done already.") { throw failure }
     }
+}
+
+/// A command that works on one image.
+protocol ImageCommand: ParsableCommand {
+    var options: ImageOptions { get }
 }

@@ -13,12 +13,17 @@
 enum Console {
     /// Writes text to standard output.
     ///
-    /// - Throws: ``Failure``; without a message when the reader has gone away, which needs no explanation.
-    static func write(_ text: String) throws(Failure) {
+    /// - Parameters:
+    ///   - text: What to write.
+    ///   - sentence: What has been done already, for the failure to say.
+    /// - Throws: ``Failure``; without a message when nothing was done and the reader has gone away, which needs no
+    ///   explanation.
+    static func write(_ text: String, after sentence: String? = nil) throws(Failure) {
         let error = writeAll(text, to: 1)
         guard error != 0 else { return }
-        throw Failure(
-            error == EPIPE ? "" : "Writing to standard output failed: \(unsafe String(cString: strerror(error))).")
+        let reason = unsafe "riting to standard output failed: \(String(cString: strerror(error)))."
+        if let sentence { throw Failure("\(sentence.dropLast()), but w\(reason)") }
+        throw Failure(error == EPIPE ? "" : "W\(reason)")
     }
 
     static func writeError(_ text: String) { _ = writeAll(text, to: 2) }

@@ -9,8 +9,11 @@ struct Failure: Error {
     let message: String
     let status: Int32
 
-    init(_ error: QCOW2Error) {
-        message = error.description
+    /// The failure of an operation on the image at `path`, which the message then names: what the library says about a
+    /// file's content doesn't.
+    init(_ error: QCOW2Error, in path: String?) {
+        let text = error.description
+        message = if let path, !text.contains("'\(path)'") { "'\(path)': \(text)" } else { text }
         status =
             switch error.code {
             case .corrupt, .needsRepair: 2
@@ -28,8 +31,8 @@ struct Failure: Error {
         self.status = status
     }
 
-    /// Says the message on standard error.
-    func report() { if !message.isEmpty { Console.writeError("qsnap: \(message)\n") } }
+    /// Says the message on one line of standard error.
+    func report() { if !message.isEmpty { Console.writeError("qsnap: \(printable(message))\n") } }
 
     func exit() -> Never {
         report()

@@ -5,7 +5,7 @@ import QCOW2
 import QCOW2Testing
 import Testing
 
-/// Section "8. Worked example": what QEMU wrote, and what our operations make of it.
+/// Section "8 Worked example": what QEMU wrote, and what our operations make of it.
 @Suite struct WorkedExampleTests {
     private func open(_ state: WorkedExample) throws -> Image<InMemoryStorage> {
         try Image(storage: InMemoryStorage(state.bytes))

@@ -3,7 +3,7 @@
 
 import Testing
 
-/// The images of section "8. Worked example", built from its listing.
+/// The images of section "8 Worked example", built from its listing.
 enum WorkedExample: String, CaseIterable, CustomTestStringConvertible {
     /// Fresh; written; after creating, writing, applying, deleting.
     case a, b, c, d, e, f

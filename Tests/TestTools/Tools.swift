@@ -1,39 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
-import Foundation
-import Testing
+internal import Foundation
 
 /// The real tools, as child processes.
-enum Tool {
-    struct Result {
-        let status: Int32
-        let output: String
-        let errors: String
+public enum Tool {
+    /// What a tool printed, and how it ended.
+    public struct Result: Sendable {
+        /// The exit status, or the number of the signal that ended it.
+        public let status: Int32
+        /// What it printed on standard output.
+        public let output: String
+        /// What it printed on standard error.
+        public let errors: String
+        /// Whether a signal ended it.
+        public let wasKilled: Bool
     }
 
-    struct Failed: Error, CustomStringConvertible {
-        let description: String
+    /// A tool that is missing or failed.
+    public struct Failed: Error, CustomStringConvertible {
+        /// What went wrong, with the tool's output.
+        public let description: String
+
+        /// A failure with a text of one's own.
+        public init(description: String) { self.description = description }
     }
 
     /// Whether a tool can be run here; tests that need it are skipped where not.
-    static func isInstalled(_ name: String) -> Bool { path(of: name) != nil }
+    public static func isInstalled(_ name: String) -> Bool { path(of: name) != nil }
 
-    static func path(of name: String) -> String? {
+    /// Where a tool is, by its name or its path.
+    public static func path(of name: String) -> String? {
         if name.contains("/") { return FileManager.default.isExecutableFile(atPath: name) ? name : nil }
         let folders = (ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin").split(separator: ":")
         return folders.map { "\($0)/\(name)" }.first { FileManager.default.isExecutableFile(atPath: $0) }
     }
 
-    /// Our own command, beside the test bundle that was built with it.
-    static let qsnap: String = {
-        let bundle = CommandLine.arguments.first { $0.contains(".xctest") } ?? ""
-        let folder = bundle.components(separatedBy: "/").prefix { !$0.hasSuffix(".xctest") }.joined(separator: "/")
-        return folder + "/qsnap"
+    /// Our own command, beside the tests: both were built into one folder.
+    public static let qsnap: String = {
+        let bundles = Bundle.allBundles.filter { $0.bundlePath.hasSuffix(".xctest") }.map(\.bundleURL)
+        let neighbours = bundles + [Bundle.main.executableURL].compactMap { $0 }
+        let candidates = neighbours.map { $0.deletingLastPathComponent().appendingPathComponent("qsnap").path }
+        return candidates.first { FileManager.default.isExecutableFile(atPath: $0) } ?? "qsnap"
     }()
 
     /// Runs a tool to its end, whatever its status.
-    static func run(
+    public static func run(
         _ name: String, _ arguments: [String], environment: [String: String] = [:], input: String = ""
     ) throws -> Result {
         guard let path = path(of: name) else { throw Failed(description: "\(name) is not installed") }
@@ -58,12 +70,12 @@ enum Tool {
         process.waitUntilExit()
         return Result(
             status: process.terminationStatus, output: String(decoding: outputData, as: UTF8.self),
-            errors: String(decoding: errorData, as: UTF8.self))
+            errors: String(decoding: errorData, as: UTF8.self), wasKilled: process.terminationReason != .exit)
     }
 
     /// Runs a tool that must succeed, and returns its output.
     @discardableResult
-    static func check(_ name: String, _ arguments: [String], input: String = "") throws -> String {
+    public static func check(_ name: String, _ arguments: [String], input: String = "") throws -> String {
         let result = try run(name, arguments, input: input)
         guard result.status == 0 else {
             throw Failed(
@@ -75,15 +87,18 @@ enum Tool {
 }
 
 /// A folder for one test, removed with the value's last owner.
-final class TemporaryFolder: Sendable {
-    let path: String
+public final class TemporaryFolder: Sendable {
+    /// The folder's path.
+    public let path: String
 
-    init() throws {
+    /// Creates an empty folder.
+    public init() throws {
         path = NSTemporaryDirectory() + "qcow2-" + UUID().uuidString
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
 
     deinit { try? FileManager.default.removeItem(atPath: path) }
 
-    func file(_ name: String) -> String { "\(path)/\(name)" }
+    /// The path of a file in the folder.
+    public func file(_ name: String) -> String { "\(path)/\(name)" }
 }
