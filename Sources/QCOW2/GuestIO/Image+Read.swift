@@ -34,13 +34,18 @@ extension Image where S: ~Copyable {
             let entry = entries[try index(of: selector)]
             table = (entry.l1TableOffset, entry.l1EntryCount)
         }
+        guard let length = UInt64(exactly: byteCount), !offset.rawValue.addingReportingOverflow(length).overflow else {
+            throw QCOW2Error(.limitExceeded, "No disk has \(byteCount) bytes from guest offset \(offset) on.")
+        }
+        let bounds = FileBounds(byteCount: try storage.byteCount())
         var result: [UInt8] = []
         result.reserveCapacity(byteCount)
         while result.count < byteCount {
             let guest = GuestOffset(offset.rawValue + UInt64(result.count))
             let unit = header.geometry.readUnitByteCount
             let start = Int(guest.rawValue % UInt64(unit))
-            let bytes = try readUnit(GuestOffset(guest.rawValue - UInt64(start)), table.offset, table.entryCount)
+            let bytes = try readUnit(
+                GuestOffset(guest.rawValue - UInt64(start)), table.offset, table.entryCount, bounds)
             result += bytes[start..<min(unit, start + byteCount - result.count)]
         }
         return result
@@ -48,7 +53,7 @@ extension Image where S: ~Copyable {
 
     /// Reads the cluster or subcluster at an aligned guest offset.
     private func readUnit(
-        _ guest: GuestOffset, _ l1Offset: HostOffset, _ l1EntryCount: UInt32
+        _ guest: GuestOffset, _ l1Offset: HostOffset, _ l1EntryCount: UInt32, _ bounds: FileBounds
     ) throws(QCOW2Error) -> [UInt8] {
         let geometry = header.geometry
         let unit = geometry.readUnitByteCount
@@ -57,20 +62,20 @@ extension Image where S: ~Copyable {
         let l1Place = l1Offset.saturating(adding: indices.l1 * 8)
         let l1Bytes = try storage.readBytes(L1Entry.byteCount, at: l1Place)
         let l1Entry = L1Entry(rawValue: l1Bytes.span.loadBigEndian(at: 0))
+        guard l1Entry.rawValue != 0 else { return try readBacking(unit, at: guest) }
+        try l1Entry.check(Int(indices.l1), at: l1Place, geometry, bounds)
         guard let l2Table = l1Entry.l2Table else { return try readBacking(unit, at: guest) }
-        guard geometry.isAligned(l2Table) else { throw .misaligned("L1 entry", l2Table, at: l1Place) }
 
         let place = l2Table.saturating(adding: UInt64(indices.l2 * geometry.l2EntryByteCount))
         let bytes = try storage.readBytes(geometry.l2EntryByteCount, at: place)
         let entry = L2Entry(rawValue: bytes.span.loadBigEndian(at: 0))
+        _ = try L2TableScan(geometry: geometry, fileByteCount: bounds.byteCount).target(
+            of: entry, in: bytes.span, 0, place)
         var subcluster = SubclusterBitmap.Mapping.allocated
-        var defect = entry.defect(in: geometry)
         if geometry.hasExtendedL2 {
             let bitmap = SubclusterBitmap(rawValue: bytes.span.loadBigEndian(at: 8))
-            defect = defect ?? bitmap.defect(beside: entry)
             subcluster = bitmap.mapping(ofSubcluster: indices.byte / unit)
         }
-        if let defect { throw .invalid("L2 entry", defect, at: place) }
         switch entry.mapping(in: geometry) {
         case .compressed(let compressed):
             let cluster = try decompress(compressed)
@@ -78,7 +83,6 @@ extension Image where S: ~Copyable {
         case .zero: return [UInt8](repeating: 0, count: unit)
         case _ where subcluster == .zero: return [UInt8](repeating: 0, count: unit)
         case .standard(let host) where subcluster == .allocated:
-            guard geometry.isAligned(host) else { throw .misaligned("L2 entry", host, at: place) }
             return try storage.readBytes(unit, at: host.saturating(adding: UInt64(indices.byte)))
         case .standard, .unallocated: return try readBacking(unit, at: guest)
         }

@@ -59,13 +59,21 @@ struct ImageState: Sendable {
         let bytes = try storage.readBytes(Int(entryCount) * L1Entry.byteCount, at: offset)
         let entries = L1Entry.decodeTable(bytes.span)
         for (index, entry) in entries.enumerated() where entry.rawValue != 0 {
-            let name = "L1 entry \(index)"
-            let place = offset.saturating(adding: UInt64(index * L1Entry.byteCount))
-            guard !entry.hasReservedBits else { throw .reservedBits(name, entry.rawValue, at: place) }
-            guard let l2Table = entry.l2Table else { continue }
-            guard geometry.isAligned(l2Table) else { throw .misaligned(name, l2Table, at: place) }
-            guard l2Table.rawValue < fileByteCount else { throw .beyondEnd(name, l2Table, at: place) }
+            try entry.check(index, at: offset.saturating(adding: UInt64(index * L1Entry.byteCount)), geometry, bounds)
         }
         return entries
+    }
+}
+
+extension L1Entry {
+    /// Checks an entry that isn't all zeros.
+    ///
+    /// Invariants I-7, I-8 and I-11.
+    func check(_ index: Int, at place: HostOffset, _ geometry: ImageGeometry, _ bounds: FileBounds) throws(QCOW2Error) {
+        let name = "L1 entry \(index)"
+        guard !hasReservedBits else { throw .reservedBits(name, rawValue, at: place) }
+        guard let l2Table else { throw .invalid(name, "the L2 table would lie in the header's cluster", at: place) }
+        guard geometry.isAligned(l2Table) else { throw .misaligned(name, l2Table, at: place) }
+        guard l2Table.rawValue < bounds.byteCount else { throw .beyondEnd(name, l2Table, at: place) }
     }
 }

@@ -73,8 +73,10 @@ struct L2TableScan: Sendable {
     }
 
     /// The clusters that one entry of any kind refers to.
+    ///
+    /// Invariants I-7 and I-12 to I-14.
     @inline(never)
-    private func target(
+    func target(
         of entry: L2Entry, in table: Span<UInt8>, _ position: Int, _ tableOffset: HostOffset
     ) throws(QCOW2Error) -> ClusterRun? {
         var defect = entry.defect(in: geometry)

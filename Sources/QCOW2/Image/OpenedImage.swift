@@ -62,7 +62,7 @@ struct OpenedImage {
         let unknown = header.incompatibleFeatures.subtracting(.known).rawValue
         if unknown != 0 {
             let names = (UInt8(0)..<64).filter { unknown >> UInt64($0) & 1 == 1 }.map { bit in
-                extensions.incompatibleFeatureName(bit: bit).map { "'\($0)'" } ?? "bit \(bit)"
+                extensions.incompatibleFeatureName(bit: bit).map { "'\(escaped($0.utf8))'" } ?? "bit \(bit)"
             }
             throw QCOW2Error(
                 .unsupported, "The image uses unknown incompatible features: \(names.joined(separator: ", ")).",

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
+import QCOW2
+
 /// Features, extensions and encryption: sections 1.2 to 1.5 and 5.2.
 extension HostileImage {
     private static func set(_ features: UInt64) -> @Sendable (inout ImageBytes) -> Void {

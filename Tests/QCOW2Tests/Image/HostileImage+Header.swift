@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
+import QCOW2
+
 /// Rows of section 7.2 about the header.
 extension HostileImage {
     private static func field(

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
+import QCOW2
+
 /// Refcounts and bitmaps: sections 3.1 and 5.1.
 extension HostileImage {
     private static func entry(

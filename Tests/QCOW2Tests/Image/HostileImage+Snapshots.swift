@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
+import QCOW2
+
 /// The snapshot table: section 4.1.
 extension HostileImage {
     private static let table = 0x1C00

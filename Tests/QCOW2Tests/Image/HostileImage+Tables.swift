@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
+import QCOW2
+
 /// L1 and L2 tables: invariants I-8 to I-16.
 extension HostileImage {
     private static func l1(
