@@ -33,4 +33,6 @@ struct RefcountPlan: Sendable {
     var blocks: BlockSurvey
     /// How counts change with what moves, comes and goes.
     var adjustments = RefcountAdjustments()
+    /// Clusters, in the order of the file, that become free but aren't worth giving back to the file system.
+    var reserve: [UInt64] = []
 }

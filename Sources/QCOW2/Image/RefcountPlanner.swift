@@ -48,16 +48,19 @@ struct RefcountPlanner {
         var newTable = ClusterRun(first: 0, count: 0)
         while true {
             while placedCount < found.count {
-                let index = found[placedCount]
-                placedCount += 1
-                let run = try allocator.allocate(1)
-                targets[index] = geometry.offset(ofCluster: run.first)
+                // All that are known by now next to each other; the few that follow from it, afterwards.
+                let indices = found[placedCount...]
+                placedCount = found.count
+                let run = try allocator.allocate(UInt64(indices.count))
                 adjustments.add(run, 1)
                 note(run)
-                guard let old = table.blockOffset(index) else { continue }
-                let oldRun = ClusterRun(first: geometry.cluster(at: old), count: 1)
-                adjustments.add(oldRun, -1)
-                note(oldRun)
+                for (position, index) in indices.enumerated() {
+                    targets[index] = geometry.offset(ofCluster: run.first + UInt64(position))
+                    guard let old = table.blockOffset(index) else { continue }
+                    let oldRun = ClusterRun(first: geometry.cluster(at: old), count: 1)
+                    adjustments.add(oldRun, -1)
+                    note(oldRun)
+                }
             }
             let entryCount = UInt64(max(table.blockOffsets.count, (changed.max() ?? 0) + 1))
             let needed = max(

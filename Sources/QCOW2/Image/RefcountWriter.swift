@@ -11,6 +11,9 @@ struct RefcountWriter {
     /// The index after the last cluster in use.
     private(set) var end: UInt64 = 1
 
+    /// How many of the plan's reserve lie behind.
+    private var reservePosition = 0
+
     private var geometry: ImageGeometry { plan.table.geometry }
 
     init(_ plan: RefcountPlan) {
@@ -28,6 +31,7 @@ struct RefcountWriter {
             try writeBlock(target.index, at: target.offset, with: &writer, to: &storage, &work)
             try work.advance(by: geometry.clusterSize)
         }
+        freed.finish()
         for (index, lastUsed) in plan.blocks.lastUsed.enumerated() where !changed.contains(index) {
             end = max(end, lastUsed + 1)
         }
@@ -73,7 +77,12 @@ struct RefcountWriter {
             if new != 0 {
                 end = piece.lowerBound + UInt64(index) + 1
             } else if old != 0 {
-                freed.add(piece.lowerBound + UInt64(index))
+                let cluster = piece.lowerBound + UInt64(index)
+                while reservePosition < plan.reserve.count, plan.reserve[reservePosition] < cluster {
+                    reservePosition += 1
+                }
+                let isReserve = reservePosition < plan.reserve.count && plan.reserve[reservePosition] == cluster
+                if !isReserve { freed.add(cluster) }
             }
         }
         // The survey refused what the trees would need; nothing else is referred to more than once.
@@ -90,6 +99,7 @@ struct FreedClusters: Sendable {
     private var shortest: UInt64 = 1
     private var last = ClusterRun(first: 0, count: 0)
 
+    /// A thousand holes take some tenths of a second.
     private static let maximumRunCount = 1 << 14
 
     mutating func add(_ cluster: UInt64) {

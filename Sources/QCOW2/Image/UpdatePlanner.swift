@@ -82,7 +82,8 @@ struct UpdatePlanner {
         return MetadataUpdate(
             oldFileByteCount: state.fileByteCount, tables: tables, l2Tables: l2Tables, flagChanges: flagChanges,
             refcounts: RefcountPlan(
-                table: state.refcounts, targets: targets, changes: changes, blocks: blocks, adjustments: adjustments),
+                table: state.refcounts, targets: targets, changes: changes, blocks: blocks, adjustments: adjustments,
+                reserve: reserve(targets)),
             header: header, entries: entries, snapshotTableByteCount: tableByteCount)
     }
 
@@ -92,20 +93,44 @@ struct UpdatePlanner {
         refcounts.note(run)
     }
 
-    private mutating func allocate(_ clusterCount: UInt64, weight: Int64 = 1) throws(QCOW2Error) -> HostOffset {
+    private mutating func allocate(_ clusterCount: UInt64) throws(QCOW2Error) -> HostOffset {
         let run = try allocator.allocate(clusterCount)
-        adjust(run, weight)
+        adjust(run, 1)
         return geometry.offset(ofCluster: run.first)
     }
 
     /// Moves every L2 table of the new active tree whose copied flags would be wrong.
+    ///
+    /// All to one place, so that they are written at once, and read at once by the next operation.
     private mutating func moveL2Tables() throws(QCOW2Error) {
-        for change in flagChanges {
+        guard !flagChanges.isEmpty else { return }
+        let run = try allocator.allocate(UInt64(flagChanges.count))
+        for (position, change) in flagChanges.enumerated() {
             let table = l2Tables[change.table]
             let weight = Int64(table.newWeight)
-            l2Tables[change.table].target = try allocate(1, weight: weight)
+            let target = ClusterRun(first: run.first + UInt64(position), count: 1)
+            l2Tables[change.table].target = geometry.offset(ofCluster: target.first)
+            adjust(target, weight)
             adjust(ClusterRun(first: geometry.cluster(at: table.offset), count: 1), -weight)
         }
+    }
+
+    /// The clusters of replaced L2 tables and refcount blocks that are not given back to the file system, in the order
+    /// of the file.
+    ///
+    /// Scattered ones, if there are many: punching so many small holes can take longer than the operation, for little
+    /// space. They are free in the image, and the guest's next writes use them first.
+    private func reserve(_ blocks: [(index: Int, offset: HostOffset)]) -> [UInt64] {
+        var clusters = flagChanges.map { geometry.cluster(at: l2Tables[$0.table].offset) }
+        for block in blocks {
+            if let old = state.refcounts.blockOffset(block.index) { clusters.append(geometry.cluster(at: old)) }
+        }
+        guard clusters.count > 256 else { return [] }
+        clusters.sort()
+        return clusters.indices.filter { index in
+            (index == 0 || clusters[index - 1] + 1 != clusters[index])
+                && (index + 1 == clusters.count || clusters[index] + 1 != clusters[index + 1])
+        }.map { clusters[$0] }
     }
 
     /// A tree with the L2 tables where they will be, and the copied flags where they belong.
