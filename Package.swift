@@ -43,8 +43,9 @@ let package = Package(
             resources: [.copy("Images")],
             cSettings: gnu
         ),
-        .testTarget(name: "QCOW2Tests", dependencies: ["QCOW2", "QCOW2Testing", "Fixtures"], cSettings: gnu),
-        .target(name: "TestTools", path: "Tests/TestTools", cSettings: gnu),
+        .testTarget(
+            name: "QCOW2Tests", dependencies: ["QCOW2", "QCOW2Testing", "Fixtures", "TestTools"], cSettings: gnu),
+        .target(name: "TestTools", dependencies: ["QCOW2", "QCOW2Testing"], path: "Tests/TestTools", cSettings: gnu),
         .testTarget(
             name: "qsnapTests",
             dependencies: [

@@ -13,6 +13,7 @@ public struct CrashStates: Sendable {
     private let journal: [StorageEvent]
     private let randomStatesPerGroup: Int
     private let seed: UInt64
+    private let tornStatesPerWrite: Int
 
     /// The states that are possible while the events of a journal happen to a file.
     ///
@@ -20,11 +21,16 @@ public struct CrashStates: Sendable {
     ///   - initial: The file before the first event; on the disk.
     ///   - journal: The events.
     ///   - randomStatesPerGroup: How many random subsets of sectors to try between two flushes.
+    ///   - tornStatesPerWrite: At how many of a write's sector borders to tear it, spread evenly; at all by default.
     ///   - seed: Decides the random subsets.
-    public init(of initial: [UInt8], _ journal: [StorageEvent], randomStatesPerGroup: Int, seed: UInt64) {
+    public init(
+        of initial: [UInt8], _ journal: [StorageEvent], randomStatesPerGroup: Int, tornStatesPerWrite: Int = .max,
+        seed: UInt64
+    ) {
         self.initial = initial
         self.journal = journal
         self.randomStatesPerGroup = randomStatesPerGroup
+        self.tornStatesPerWrite = tornStatesPerWrite
         self.seed = seed
     }
 
@@ -57,7 +63,8 @@ public struct CrashStates: Sendable {
                 event.apply(to: &alone)
                 try visit(alone, "group \(group): only event \(index)")
                 let pieces = Self.sectors(of: event)
-                for border in pieces.indices.dropFirst() {
+                let step = max(1, (pieces.count - 1) / max(1, tornStatesPerWrite))
+                for border in stride(from: 1, to: pieces.count, by: step) {
                     var torn = durable
                     for piece in pieces[..<border] { piece.apply(to: &torn) }
                     try visit(torn, "group \(group): only event \(index), torn at sector \(border)")

@@ -4,6 +4,7 @@
 import Foundation
 import QCOW2
 import QCOW2Testing
+import TestTools
 import Testing
 
 /// Whatever a crash leaves of an operation is the old image or the new one, clean.

@@ -3,6 +3,7 @@
 
 import QCOW2
 import QCOW2Testing
+import TestTools
 import Testing
 
 /// Whichever operation of the storage fails, the image is the old one or the new one, and still usable.

@@ -3,6 +3,7 @@
 
 import Fixtures
 import QCOW2Testing
+import TestTools
 import Testing
 
 @testable import QCOW2
