@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// Something about an image that somebody should know.
+///
+/// Programs act on ``code`` and ``severity``, which are stable; people read ``message``.
+public struct Finding: Hashable, Sendable {
+    /// Names the kind of finding, in words joined by hyphens, such as `refcount-too-low`.
+    ///
+    /// Stable: a code keeps its meaning in all later versions.
+    public struct Code: RawRepresentable, Hashable, Sendable, CustomStringConvertible {
+        public let rawValue: String
+        public init(rawValue: String) { self.rawValue = rawValue }
+        /// The code itself.
+        public var description: String { rawValue }
+    }
+
+    /// How bad it is.
+    public enum Severity: String, Hashable, Sendable, Comparable, CaseIterable {
+        /// Worth knowing; nothing is wrong.
+        case notice
+        /// Space is lost, data is not.
+        case leak
+        /// The metadata contradicts itself: data is damaged, or a later write may damage it.
+        case corruption
+        /// The next guest write will silently change a snapshot.
+        case critical
+
+        public static func < (lhs: Self, rhs: Self) -> Bool { lhs.rank < rhs.rank }
+
+        private var rank: Int {
+            switch self {
+            case .notice: 0
+            case .leak: 1
+            case .corruption: 2
+            case .critical: 3
+            }
+        }
+    }
+
+    public let code: Code
+    public let severity: Severity
+    /// Where in the image file it was found, if it has a place.
+    public let offset: HostOffset?
+    /// The structure in which it was found, such as `active L1 table`.
+    public let table: String?
+    /// The entry of ``table`` in which it was found, counted from 0.
+    public let index: UInt64?
+    /// A whole sentence with the numbers in it.
+    public let message: String
+
+    init(
+        _ code: Code, _ severity: Severity, _ message: String, at offset: HostOffset? = nil, in table: String? = nil,
+        index: UInt64? = nil
+    ) {
+        self.code = code
+        self.severity = severity
+        self.message = message
+        self.offset = offset
+        self.table = table
+        self.index = index
+    }
+}
