@@ -65,6 +65,30 @@ struct SnapshotTableEntry: Hashable, Sendable {
     ///   - geometry: The image's sizes.
     /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry that doesn't fit into `bytes` or exceeds a limit.
     init(decoding bytes: Span<UInt8>, at base: HostOffset, in geometry: ImageGeometry) throws(QCOW2Error) {
+        try self.init(parsing: bytes, at: base)
+        func place<T>(_ field: Field<T>) -> HostOffset { base.saturating(adding: UInt64(field.offset)) }
+        guard UInt64(l1EntryCount) <= ImageGeometry.maximumL1EntryCount else {
+            throw .outOfRange(
+                Layout.l1Size.name, UInt64(l1EntryCount), 0...ImageGeometry.maximumL1EntryCount,
+                at: place(Layout.l1Size))
+        }
+        guard geometry.isAligned(l1TableOffset) else {
+            throw .misaligned(Layout.l1TableOffset.name, l1TableOffset, at: place(Layout.l1TableOffset))
+        }
+        if l1EntryCount > 0, l1TableOffset.rawValue == 0 {
+            throw .invalid(
+                Layout.l1TableOffset.name, "the table would lie in the header's cluster",
+                at: place(Layout.l1TableOffset))
+        }
+    }
+
+    /// Reads the entry at the start of `bytes`, wherever its L1 table may be.
+    ///
+    /// - Parameters:
+    ///   - bytes: The file's bytes from the entry on.
+    ///   - base: Where `bytes` start in the file, for errors.
+    /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry that doesn't fit into `bytes`, or has too much extra data.
+    init(parsing bytes: Span<UInt8>, at base: HostOffset) throws(QCOW2Error) {
         func place<T>(_ field: Field<T>) -> HostOffset { base.saturating(adding: UInt64(field.offset)) }
         guard bytes.count >= Layout.fixedByteCount else {
             throw .truncated("snapshot table entry", needed: Layout.fixedByteCount, have: bytes.count, at: base)
@@ -95,20 +119,6 @@ struct SnapshotTableEntry: Hashable, Sendable {
         unknownExtraData = idStart > Layout.icount.end ? Array(copying: bytes, Layout.icount.end..<idStart) : []
         id = Array(copying: bytes, idStart..<nameStart)
         name = Array(copying: bytes, nameStart..<end)
-
-        guard UInt64(l1EntryCount) <= ImageGeometry.maximumL1EntryCount else {
-            throw .outOfRange(
-                Layout.l1Size.name, UInt64(l1EntryCount), 0...ImageGeometry.maximumL1EntryCount,
-                at: place(Layout.l1Size))
-        }
-        guard geometry.isAligned(l1TableOffset) else {
-            throw .misaligned(Layout.l1TableOffset.name, l1TableOffset, at: place(Layout.l1TableOffset))
-        }
-        if l1EntryCount > 0, l1TableOffset.rawValue == 0 {
-            throw .invalid(
-                Layout.l1TableOffset.name, "the table would lie in the header's cluster",
-                at: place(Layout.l1TableOffset))
-        }
     }
 
     /// A new entry; the committer fills in where its L1 table goes.
