@@ -88,7 +88,8 @@ extension Image where S: ~Copyable {
         }
     }
 
-    private func decompress(_ compressed: CompressedCluster) throws(QCOW2Error) -> [UInt8] {
+    /// Reads and decompresses a cluster.
+    func decompress(_ compressed: CompressedCluster) throws(QCOW2Error) -> [UInt8] {
         let input = try storage.readBytes(Int(compressed.byteCount), at: compressed.offset)
         let cluster = try ClusterCodec.decompress(
             input, header.compressionType ?? .deflate, byteCount: header.geometry.clusterByteCount,
