@@ -28,6 +28,7 @@ public struct QCOW2Error: Error, Sendable {
             case notQCOW2, corrupt, needsRepair, unsupported, inputOutput, inUse, readOnly
             case noSuchSnapshot, ambiguousSnapshot, invalidName, nameInUse, limitExceeded, activeBitmaps, cancelled
             case wouldLoseData
+            case backingFileNotAllowed, outsideDisk
         }
         private let wrapped: Wrapped
 
@@ -59,6 +60,10 @@ public struct QCOW2Error: Error, Sendable {
         public static var wouldLoseData: Self { Self(wrapped: .wouldLoseData) }
         /// The image holds bitmaps, which changing the disk at once would make wrong.
         public static var activeBitmaps: Self { Self(wrapped: .activeBitmaps) }
+        /// The data is in a backing file that the caller's ``BackingFilePolicy`` doesn't allow to be opened.
+        public static var backingFileNotAllowed: Self { Self(wrapped: .backingFileNotAllowed) }
+        /// The range isn't inside the disk.
+        public static var outsideDisk: Self { Self(wrapped: .outsideDisk) }
 
         /// The caller wanted the operation to stop; nothing changed.
         public static var cancelled: Self { Self(wrapped: .cancelled) }

@@ -190,7 +190,8 @@ struct RandomSequence {
             try image.resize(to: UInt64(byteCount * 512), allowingDataLoss: true, backingSize: backingSize)
         } catch {
             // What the backing file has behind the old end can't always be hidden without reading it.
-            guard error.code == .unsupported, UInt64(disk.active.count) < backingSize else { throw error }
+            guard error.code == .backingFileNotAllowed || error.code == .unsupported,
+                UInt64(disk.active.count) < backingSize else { throw error }
             return note("refused")
         }
         disk.resized(to: byteCount * 512)

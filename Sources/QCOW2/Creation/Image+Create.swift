@@ -36,7 +36,7 @@ extension Image where S == FileStorage {
     public static func create(_ path: String, _ new: NewImage) throws(QCOW2Error) -> Image<FileStorage> {
         let layout = try NewImageLayout(new)
         let storage = try FileStorage(creating: path)
-        let identity = storage.identity
+        let identity = try storage.identity()
         do throws(QCOW2Error) {
             let image = try Image(storage: write(layout, to: storage))
             try FileStorage.flushFolder(of: path)

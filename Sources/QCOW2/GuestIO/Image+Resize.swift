@@ -20,8 +20,9 @@ extension Image where S: ~Copyable {
     ///   - options: Whether freed clusters are given back to the file system.
     /// - Throws: ``QCOW2Error`` with the code `wouldLoseData`; `limitExceeded` for a size that the image can't map;
     ///   `unsupported` for a size that is no multiple of 512, version 2 with snapshots, version 2 over a backing file
-    ///   that would show, and a border inside an encrypted cluster or one of the backing file; `activeBitmaps`,
-    ///   `readOnly`, `needsRepair`, `corrupt` or `inputOutput`. The image is as before.
+    ///   that would show, and a border inside an encrypted cluster; `backingFileNotAllowed` for a border inside a
+    ///   cluster of the backing file; `activeBitmaps`, `readOnly`, `needsRepair`, `corrupt` or `inputOutput`. The
+    ///   image is as before.
     public mutating func resize(
         to virtualSize: UInt64, allowingDataLoss: Bool = false, bitmaps: BitmapPolicy = .refuse,
         backingSize: UInt64? = nil, options: WriteOptions = WriteOptions()
@@ -111,7 +112,7 @@ extension Image where S: ~Copyable {
         let (cutUnit, firstBehind) = (byte / unit, (byte + unit - 1) / unit)
         if hides, byte % unit != 0, !entry.isCompressed, units[cutUnit] == .unallocated {
             throw QCOW2Error(
-                .unsupported,
+                .backingFileNotAllowed,
                 "The disk's end lies inside a cluster of the backing file, which would have to be read.")
         }
         var cluster: [UInt8]?
@@ -122,7 +123,7 @@ extension Image where S: ~Copyable {
             cluster = try storage.readBytes(geometry.clusterByteCount, at: host)
         case .compressed(let compressed):
             try checkReadable()
-            cluster = try decompress(compressed)
+            cluster = try storage.decompress(compressed, header.compressionType ?? .deflate, geometry)
         }
         // A subcluster behind the border has no bytes to be cleared, only a mapping.
         if !entry.isCompressed {
@@ -152,6 +153,20 @@ extension Image where S: ~Copyable {
                 "The disk's end would lie inside an encrypted cluster; choose a multiple of the "
                     + "cluster size of \(header.geometry.clusterSize).")
         }
+    }
+}
+
+extension Storage where Self: ~Copyable {
+    /// Reads and decompresses a cluster.
+    func decompress(
+        _ compressed: CompressedCluster, _ type: CompressionType, _ geometry: ImageGeometry
+    ) throws(QCOW2Error) -> [UInt8] {
+        // Safe: the descriptor's bits allow at most two clusters.
+        let input = try readBytes(Int(compressed.byteCount), at: compressed.offset)
+        var cluster = [UInt8](repeating: 0, count: geometry.clusterByteCount)
+        var span = cluster.mutableSpan
+        try ClusterCodec.decompress(input.span, type, into: &span, at: compressed.offset)
+        return cluster
     }
 }
 

@@ -13,7 +13,7 @@
 ///
 /// Owns its descriptor, and with it the locks on the file: both go when the value does. Symbolic links are followed;
 /// directories, pipes and devices are refused.
-public struct FileStorage: Storage, ~Copyable {
+public struct FileStorage: Storage, Sendable, ~Copyable {
     /// What an open file will be used for.
     public enum Access: Hashable, Sendable {
         /// Reading while no other process writes.
@@ -25,7 +25,9 @@ public struct FileStorage: Storage, ~Copyable {
     }
 
     public let name: String
-    public let isWritable: Bool
+    /// What the file was opened for.
+    public let access: Access
+    public var isWritable: Bool { access == .writing }
     private let descriptor: Int32
 
     /// Opens a file, and takes the locks that QEMU's programs respect, for reading or for writing.
@@ -35,7 +37,7 @@ public struct FileStorage: Storage, ~Copyable {
     public init(path: String, for access: Access) throws(QCOW2Error) {
         descriptor = try Self.open(path, for: access)
         name = path
-        isWritable = access == .writing
+        self.access = access
     }
 
     /// Creates an empty file, and opens it for writing, with the locks of ``init(path:for:)``.
@@ -47,7 +49,7 @@ public struct FileStorage: Storage, ~Copyable {
     public init(creating path: String) throws(QCOW2Error) {
         descriptor = try Self.open(path, for: .writing, isNew: true)
         name = path
-        isWritable = true
+        access = .writing
     }
 
     deinit { Self.release(descriptor) }
@@ -105,6 +107,23 @@ public struct FileStorage: Storage, ~Copyable {
                 }
             throw QCOW2Error(.inputOutput, "'\(path)' is \(kind), not an image file.")
         }
+    }
+
+    /// What stays the same under all names of the file.
+    struct Identity: Hashable, Sendable {
+        let device: UInt64
+        let inode: UInt64
+
+        fileprivate init(of status: stat) {
+            device = UInt64(truncatingIfNeeded: status.st_dev)
+            inode = UInt64(status.st_ino)
+        }
+    }
+
+    func identity() throws(QCOW2Error) -> Identity {
+        var status = stat()
+        guard unsafe fstat(descriptor, &status) == 0 else { throw .system(.last, "Inspecting", name) }
+        return Identity(of: status)
     }
 
     public func byteCount() throws(QCOW2Error) -> UInt64 {
@@ -201,30 +220,12 @@ public struct FileStorage: Storage, ~Copyable {
 private func openFile(_ path: String, _ flags: Int32) -> Int32 { unsafe open(path, flags, 0o644) }
 
 extension FileStorage {
-    /// What tells a file from every other, whatever its name is.
-    struct Identity: Hashable, Sendable {
-        fileprivate let device: UInt64
-        fileprivate let inode: UInt64
-
-        fileprivate init(_ status: stat) {
-            device = UInt64(truncatingIfNeeded: status.st_dev)
-            inode = UInt64(truncatingIfNeeded: status.st_ino)
-        }
-    }
-
-    /// The open file's identity; `nil` when the system doesn't say.
-    var identity: Identity? {
-        var status = stat()
-        guard unsafe fstat(descriptor, &status) == 0 else { return nil }
-        return Identity(status)
-    }
-
     /// Removes a file, unless its name means another one by now.
     ///
     /// What can't be removed stays.
     static func remove(_ path: String, ifStill identity: Identity?) {
         var status = stat()
-        guard let identity, unsafe lstat(path, &status) == 0, Identity(status) == identity else { return }
+        guard let identity, unsafe lstat(path, &status) == 0, Identity(of: status) == identity else { return }
         _ = unsafe unlink(path)
     }
 

@@ -131,7 +131,7 @@ import Testing
             #expect(throws: QCOW2Error.self) { try image.read(512, at: GuestOffset(0)) }
         } else {
             let error = #expect(throws: QCOW2Error.self) { try image.resize(to: 1 << 20) }
-            #expect(error?.code == .unsupported)
+            #expect(error?.code == .backingFileNotAllowed)
         }
     }
 }
