@@ -28,7 +28,7 @@ import Testing
     @Test(
         "Help of a command shows what the README promises",
         arguments: [
-            ("list", ["<images> ...", "--json", "-U, --force-share"]),
+            ("list", ["<images> ...", "--json", "-U, --force-share", "-v, --verbose"]),
             ("create", ["<image>", "[<name>]", "--json", "--discard/--no-discard", "(default: the Unix time)"]),
             (
                 "apply",
@@ -41,7 +41,7 @@ import Testing
                 "delete",
                 ["[<snapshots> ...]", "--all", "--keep-last <n>", "--older-than <age>", "-n, --dry-run", "--json"]
             ),
-            ("rename", ["<snapshot>", "<new-name>", "--json", "--discard/--no-discard"]),
+            ("rename", ["<snapshot>", "<new-name>", "--json", "-v, --verbose", "--discard/--no-discard"]),
         ])
     func commands(_ name: String, _ words: [String]) throws {
         let help = try Command.run(["help", name])
