@@ -11,7 +11,7 @@ import QCOW2Testing
 #endif
 
 /// All that a user can see of an image: its snapshots, and the content of every state.
-public struct Contents: Equatable, Sendable {
+public struct Contents: Hashable, Sendable {
     /// IDs and names of the snapshots.
     public let names: [String]
     /// The bytes of the active state, then of each snapshot at its own size.
@@ -31,6 +31,12 @@ public struct Contents: Equatable, Sendable {
     public static func == (left: Contents, right: Contents) -> Bool {
         left.names == right.names && left.states.count == right.states.count
             && zip(left.states, right.states).allSatisfy { isSame($0, $1) }
+    }
+
+    /// Hashes what is quick to hash.
+    public func hash(into hasher: inout Hasher) {
+        hasher.combine(names)
+        for state in states { hasher.combine(state.count) }
     }
 
     /// Reads everything of an image in memory.

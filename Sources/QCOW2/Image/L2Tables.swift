@@ -11,6 +11,8 @@ struct L2Table: Sendable {
     /// Whether the proposed active tree reaches it.
     var isActive = false
     var flags = L2TableScan.Flags()
+    /// The index of some L1 entry that points to it; only known to a check.
+    var firstL1Index: UInt32 = 0
     /// Whether its own new refcount is one.
     var isPrivate = false
     /// Where it goes when its flags change; zero when it stays.
@@ -32,14 +34,31 @@ struct L2Tables: Sendable {
     /// The runs of those tables that have few, one table after the other.
     private(set) var runs: [ClusterRun] = []
 
+    /// No tables.
+    init() {}
+
     /// Collects the tables of all trees.
+    ///
+    /// L1 entries of the old active tree that are dropped count as references of the old state alone.
     ///
     /// - Throws: ``QCOW2Error/Code/corrupt`` for an L1 entry that can't be, or ``QCOW2Error/Code/inputOutput``.
     init<S: Storage & ~Copyable>(
-        of state: ImageState, treeUses: [UInt32], activeTree: Int, reading storage: borrowing S
+        of state: ImageState, treeUses: [UInt32], activeTree: Int, reading storage: borrowing S,
+        dropping isDropped: (_ l1Index: Int) -> Bool = { _ in false }
     ) throws(QCOW2Error) {
         for tree in 0..<state.treeCount {
-            let entries = try state.readTree(tree, from: storage)
+            var entries = try state.readTree(tree, from: storage)
+            if tree == ImageState.activeTree {
+                var dropped = entries
+                for index in entries.indices {
+                    if isDropped(index) {
+                        entries[index] = .unallocated
+                    } else {
+                        dropped[index] = .unallocated
+                    }
+                }
+                try add(dropped, newWeight: 0, isActive: false)
+            }
             try add(entries, newWeight: treeUses[tree], isActive: tree == activeTree)
         }
     }
@@ -64,6 +83,12 @@ struct L2Tables: Sendable {
             tables[index].newWeight = new
             if isActive { tables[index].isActive = true }
         }
+    }
+
+    /// Adds tables at offsets, unless they are there already.
+    mutating func insert(_ offsets: [HostOffset]) {
+        let missing = offsets.filter { index(of: $0, near: 0) == nil }
+        if !missing.isEmpty { merge(missing) }
     }
 
     private mutating func merge(_ offsets: [HostOffset]) {

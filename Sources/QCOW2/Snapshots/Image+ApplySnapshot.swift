@@ -39,12 +39,7 @@ extension Image where S: ~Copyable {
         try update(options) { (state, proposal) throws(QCOW2Error) in
             if let savedName { try proposal.addSnapshot(named: savedName, date: date, of: state) }
             if state.hasTrustedBitmaps {
-                guard bitmaps == .drop else {
-                    throw QCOW2Error(
-                        .activeBitmaps,
-                        "'\(name)' holds bitmaps that would no longer match the disk; apply only after removing "
-                            + "them, or force it to give them up.")
-                }
+                guard bitmaps == .drop else { throw .activeBitmaps(name, "apply") }
                 proposal.dropsBitmaps = true
             }
             proposal.activeTree = index + 1

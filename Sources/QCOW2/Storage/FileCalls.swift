@@ -81,6 +81,6 @@ struct KernelCalls: FileCalls {
     func lockWhole(_ descriptor: Int32, _ operation: Int32) -> Int32 { flock(descriptor, operation) }
 }
 
-// The functions under names that the type's own members don't shadow.
-private func openFile(_ path: String, _ flags: Int32) -> Int32 { unsafe open(path, flags) }
+// The functions under names that the type's own members don't shadow; a new file's permissions are left to the umask.
+private func openFile(_ path: String, _ flags: Int32) -> Int32 { unsafe open(path, flags, 0o644) }
 private func closeFile(_ descriptor: Int32) -> Int32 { close(descriptor) }

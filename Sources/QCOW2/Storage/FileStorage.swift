@@ -50,6 +50,18 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
         file = try SystemFile(path: path, for: access, calls: KernelCalls())
     }
 
+    /// Creates an empty file, and opens it for writing, with the locks of ``init(path:for:)``.
+    ///
+    /// Never opens a file that exists, nor one that a symbolic link names.
+    ///
+    /// - Throws: ``QCOW2Error/Code/inputOutput`` with a ``SystemError`` when there is something under that name, or the
+    ///   file can't be created; ``QCOW2Error/Code/inUse`` when another process was faster to open it.
+    public init(creating path: String) throws(QCOW2Error) {
+        file = try SystemFile(path: path, for: .writing, isNew: true, calls: KernelCalls())
+    }
+
+    func identity() throws(QCOW2Error) -> Identity { try file.identity() }
+
     public func byteCount() throws(QCOW2Error) -> UInt64 { try file.byteCount() }
 
     public func read(into buffer: inout MutableSpan<UInt8>, at offset: HostOffset) throws(QCOW2Error) {

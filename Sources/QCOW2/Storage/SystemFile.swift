@@ -18,8 +18,8 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
     private let descriptor: Int32
     private let calls: Calls
 
-    init(path: String, for access: FileStorage.Access, calls: Calls) throws(QCOW2Error) {
-        (descriptor, locking) = try Self.open(path, for: access, calls)
+    init(path: String, for access: FileStorage.Access, isNew: Bool = false, calls: Calls) throws(QCOW2Error) {
+        (descriptor, locking) = try Self.open(path, for: access, isNew, calls)
         name = path
         self.access = access
         self.calls = calls
@@ -34,14 +34,15 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
 
     /// Opens, inspects and locks the file; leaves no descriptor behind when it throws.
     private static func open(
-        _ path: String, for access: FileStorage.Access, _ calls: Calls
+        _ path: String, for access: FileStorage.Access, _ isNew: Bool, _ calls: Calls
     ) throws(QCOW2Error) -> (Int32, FileStorage.Locking) {
         // O_NONBLOCK: opening a pipe must not wait for its other end.
-        let flags = (access == .writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK
+        var flags = (access == .writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK
+        if isNew { flags |= O_CREAT | O_EXCL }
         let descriptor: Int32
         switch retryingInterrupts({ calls.open(path, flags) }) {
         case .success(let opened): descriptor = try aboveStandardStreams(opened, path, calls)
-        case .failure(let error): throw .system(error, "Opening", path)
+        case .failure(let error): throw .system(error, isNew ? "Creating" : "Opening", path)
         }
         do throws(QCOW2Error) {
             try checkKind(of: descriptor, path, calls)
@@ -85,11 +86,17 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
         }
     }
 
-    func byteCount() throws(QCOW2Error) -> UInt64 {
+    private func status() throws(QCOW2Error) -> stat {
         var status = stat()
         let result = retryingInterrupts { calls.status(descriptor, &status) }
         if case .failure(let error) = result { throw .system(error, "Inspecting", name) }
-        return UInt64(status.st_size)  // Safe: a regular file's size is never negative.
+        return status
+    }
+
+    func identity() throws(QCOW2Error) -> FileStorage.Identity { FileStorage.Identity(of: try status()) }
+
+    func byteCount() throws(QCOW2Error) -> UInt64 {
+        UInt64(try status().st_size)  // Safe: a regular file's size is never negative.
     }
 
     func read(into buffer: inout MutableSpan<UInt8>, at offset: HostOffset) throws(QCOW2Error) {

@@ -14,6 +14,7 @@ import Testing
 /// `swift test -c release -Xswiftc -enable-testing`.
 @Suite struct CrashTests {
     static let setting = ProcessInfo.processInfo.environment["QCOW2_CRASH_STATES"].flatMap { Int($0) }
+    static let randomStatesPerGroup = setting ?? 64
     static let seed: UInt64 = 1
 
     @Test("Every crash state is the old or the new image", arguments: Verb.allCases, Specimen.crashing)
@@ -58,7 +59,7 @@ import Testing
         #expect(judge.canTellApart)
 
         let states = CrashStates(
-            of: specimen.bytes, journal, randomStatesPerGroup: Self.setting ?? (specimen.isLarge ? 24 : 64),
+            of: specimen.bytes, journal, randomStatesPerGroup: specimen.isLarge ? Self.setting ?? 24 : Self.randomStatesPerGroup,
             tornStatesPerWrite: Self.setting == nil && specimen.isLarge ? 12 : .max, seed: Self.seed)
         var outcomes = [Int](repeating: 0, count: wholes.count)
         let count = states.forEach { bytes, description in
