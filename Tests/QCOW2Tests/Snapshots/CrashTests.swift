@@ -58,8 +58,9 @@ import Testing
         var judge = try CrashJudge(wholes, readingEvery: interval)
         #expect(judge.canTellApart)
 
+        let randomStatesPerGroup = specimen.isLarge ? Self.setting ?? 24 : Self.randomStatesPerGroup
         let states = CrashStates(
-            of: specimen.bytes, journal, randomStatesPerGroup: specimen.isLarge ? Self.setting ?? 24 : Self.randomStatesPerGroup,
+            of: specimen.bytes, journal, randomStatesPerGroup: randomStatesPerGroup,
             tornStatesPerWrite: Self.setting == nil && specimen.isLarge ? 12 : .max, seed: Self.seed)
         var outcomes = [Int](repeating: 0, count: wholes.count)
         let count = states.forEach { bytes, description in

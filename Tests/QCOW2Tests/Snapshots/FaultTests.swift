@@ -12,7 +12,10 @@ import Testing
 
     @Test("A failing operation is reported and hurts nothing", arguments: Verb.allCases, effects)
     func fault(_ verb: Verb, _ effect: FaultInjectingStorage.Effect) throws {
-        for specimen in Specimen.all { try fault(verb, effect, specimen) }
+        // Half of the work is the hardest case; for the others every third image does.
+        for (index, specimen) in Specimen.all.enumerated() where effect == .half || index % 3 == 0 {
+            try fault(verb, effect, specimen)
+        }
     }
 
     private func fault(_ verb: Verb, _ effect: FaultInjectingStorage.Effect, _ specimen: Specimen) throws {
