@@ -10,8 +10,8 @@ import Testing
 /// Whatever a crash leaves of an operation is the old image or the new one, clean.
 ///
 /// `QCOW2_CRASH_STATES` is the number of random states per group, 64 by default and 24 for large images. When it is set,
-/// every write is torn at every sector, every state is read and counted in full, and of large images every 16th: for
-/// `swift test -c release -Xswiftc -enable-testing`.
+/// every write is torn at every sector, every state is read and counted in full, and of large images every 16th; that
+/// takes long.
 @Suite struct CrashTests {
     static let setting = ProcessInfo.processInfo.environment["QCOW2_CRASH_STATES"].flatMap { Int($0) }
     static let randomStatesPerGroup = setting ?? 64
