@@ -23,7 +23,7 @@ struct QSnap: ParsableCommand {
             5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 64 usage.
             """,
         version: "0.1.0",
-        subcommands: [List.self, Create.self, Apply.self, Delete.self, Rename.self]
+        subcommands: [List.self, Create.self, Apply.self, Delete.self, Rename.self, Usage.self]
     )
 }
 
@@ -38,6 +38,7 @@ enum Main {
             try checkArguments()
             var command = try QSnap.parseAsRoot()
             image = (command as? any ImageCommand)?.options.image
+            image = (command as? any ImageReadingCommand)?.options.image ?? image
             try command.run()
         } catch let failure as Failure {
             failure.exit()

@@ -206,7 +206,7 @@ struct L2TableFindings {
     var keptRuns: [ClusterRun]? { hasManyRuns ? nil : runs }
 
     @inline(__always)
-    fileprivate mutating func note(_ run: ClusterRun) {
+    mutating func note(_ run: ClusterRun) {
         low = min(low, run.first)
         high = max(high, run.end)
         guard !hasManyRuns else { return }

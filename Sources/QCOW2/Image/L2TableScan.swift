@@ -27,6 +27,18 @@ struct L2TableScan: Sendable {
     func forEachRun(
         in table: Span<UInt8>, at tableOffset: HostOffset, _ body: (ClusterRun) -> Void
     ) throws(QCOW2Error) -> Flags {
+        try forEachTarget(in: table, at: tableOffset) { run, _ in body(run) }
+    }
+
+    /// Hands out every run of host clusters that the table refers to, each with the entries' multiplicity, and with
+    /// what is compressed there if it is the target of a compressed cluster.
+    ///
+    /// - Returns: The copied flags.
+    /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry that the format forbids or that points out of the file.
+    @inline(__always)
+    func forEachTarget(
+        in table: Span<UInt8>, at tableOffset: HostOffset, _ body: (ClusterRun, CompressedCluster?) -> Void
+    ) throws(QCOW2Error) -> Flags {
         // What a plain entry has: no bit but the offset's, which is aligned, and the copied flag.
         let oddBits = ~(L2Entry.Bits.hostOffset & ~(geometry.clusterSize - 1) | L2Entry.Bits.copied)
         let clusterBits = UInt64(geometry.clusterBits)
@@ -49,7 +61,7 @@ struct L2TableScan: Sendable {
             } else if offset != 0, offset & oddBits == 0, offset < fileByteCount, isPlain {
                 anySet |= raw
                 allSet &= raw
-                if count > 0 { body(ClusterRun(first: first, count: count)) }
+                if count > 0 { body(ClusterRun(first: first, count: count), nil) }
                 first = offset >> clusterBits
                 count = 1
                 // A run ends with the file, where the next entry is looked at by itself.
@@ -57,16 +69,18 @@ struct L2TableScan: Sendable {
             } else if raw != 0 || !isPlain {
                 let entry = L2Entry(rawValue: raw)
                 if let run = try target(of: entry, in: table, position, tableOffset) {
-                    if !entry.isCompressed {
+                    if entry.isCompressed {
+                        body(run, entry.compressed(in: geometry))
+                    } else {
                         anySet |= raw
                         allSet &= raw
+                        body(run, nil)
                     }
-                    body(run)
                 }
             }
             position &+= stride
         }
-        if count > 0 { body(ClusterRun(first: first, count: count)) }
+        if count > 0 { body(ClusterRun(first: first, count: count), nil) }
         return Flags(
             isAnySet: anySet & L2Entry.Bits.copied != 0,
             isAnyClear: anySet != 0 && allSet & L2Entry.Bits.copied == 0)

@@ -13,6 +13,8 @@ struct L2Table: Sendable {
     var flags = L2TableScan.Flags()
     /// Whether its own new refcount is one.
     var isPrivate = false
+    /// The trees of the file as it is that reach it.
+    var owner = TreeOwner.none
     /// Where it goes when its flags change; zero when it stays.
     var target = HostOffset(0)
     /// The clusters that it refers to all lie in here, once it was read.
@@ -40,11 +42,14 @@ struct L2Tables: Sendable {
     ) throws(QCOW2Error) {
         for tree in 0..<state.treeCount {
             let entries = try state.readTree(tree, from: storage)
-            try add(entries, newWeight: treeUses[tree], isActive: tree == activeTree)
+            try add(
+                entries, owner: TreeOwner(tree: tree), newWeight: treeUses[tree], isActive: tree == activeTree)
         }
     }
 
-    private mutating func add(_ entries: [L1Entry], newWeight: UInt32, isActive: Bool) throws(QCOW2Error) {
+    private mutating func add(
+        _ entries: [L1Entry], owner: TreeOwner, newWeight: UInt32, isActive: Bool
+    ) throws(QCOW2Error) {
         var missing: [HostOffset] = []
         var hint = 0
         for entry in entries {
@@ -62,6 +67,7 @@ struct L2Tables: Sendable {
             guard !oldOverflow, !newOverflow else { throw .overflow("number of references", at: offset) }
             tables[index].oldWeight = old
             tables[index].newWeight = new
+            tables[index].owner = tables[index].owner.joined(with: owner)
             if isActive { tables[index].isActive = true }
         }
     }

@@ -100,6 +100,13 @@ public struct FileStorage: Storage, ~Copyable {
         return UInt64(status.st_size)  // Safe: a regular file's size is never negative.
     }
 
+    public func allocatedByteCount() throws(QCOW2Error) -> UInt64? {
+        var status = stat()
+        guard unsafe fstat(descriptor, &status) == 0 else { throw .system(.last, "Inspecting", name) }
+        // POSIX leaves the unit open; on every system here it is 512 bytes.
+        return UInt64(exactly: status.st_blocks).map { $0 &* 512 }
+    }
+
     public func read(into buffer: inout MutableSpan<UInt8>, at offset: HostOffset) throws(QCOW2Error) {
         var done = 0
         while done < buffer.count {
