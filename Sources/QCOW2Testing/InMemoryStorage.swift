@@ -4,7 +4,7 @@
 public import QCOW2
 
 /// A storage in memory that keeps a journal of what was done to it.
-public struct InMemoryStorage: Storage, ~Copyable {
+public struct InMemoryStorage: Storage, Sendable, ~Copyable {
     /// The file's bytes.
     public private(set) var bytes: [UInt8]
     /// Everything that changed the file, in order.

@@ -35,6 +35,12 @@ public struct Image<S: Storage & ~Copyable>: ~Copyable {
         self.storage = storage
     }
 
+    /// An image of which it is known, or made out as far as possible, what is in its storage.
+    init(storage: consuming S, opened: OpenedImage) {
+        self.opened = opened
+        self.storage = storage
+    }
+
     /// Ends the image's life, and hands its storage back.
     public consuming func close() -> S { storage }
 
@@ -67,6 +73,9 @@ public struct Image<S: Storage & ~Copyable>: ~Copyable {
         return Header.annotatedFields(in: bytes.span)
     }
 }
+
+// What only reads may be done by several threads at once; all that changes is exclusive anyway.
+extension Image: Sendable where S: Sendable & ~Copyable {}
 
 extension Image where S == FileStorage {
     /// Opens an image file.

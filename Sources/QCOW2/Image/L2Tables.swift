@@ -11,6 +11,8 @@ struct L2Table: Sendable {
     /// Whether the proposed active tree reaches it.
     var isActive = false
     var flags = L2TableScan.Flags()
+    /// The index of some L1 entry that points to it; only known to a check.
+    var firstL1Index: UInt32 = 0
     /// Whether its own new refcount is one.
     var isPrivate = false
     /// The trees of the file as it is that reach it.
@@ -70,6 +72,15 @@ struct L2Tables: Sendable {
             tables[index].owner = tables[index].owner.joined(with: owner)
             if isActive { tables[index].isActive = true }
         }
+    }
+
+    /// No tables.
+    init() {}
+
+    /// Adds tables at offsets, unless they are there already.
+    mutating func insert(_ offsets: [HostOffset]) {
+        let missing = offsets.filter { index(of: $0, near: 0) == nil }
+        if !missing.isEmpty { merge(missing) }
     }
 
     private mutating func merge(_ offsets: [HostOffset]) {

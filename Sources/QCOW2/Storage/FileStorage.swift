@@ -13,7 +13,7 @@
 ///
 /// Owns its descriptor, and with it the locks on the file: both go when the value does. Symbolic links are followed;
 /// directories, pipes and devices are refused.
-public struct FileStorage: Storage, ~Copyable {
+public struct FileStorage: Storage, Sendable, ~Copyable {
     /// What an open file will be used for.
     public enum Access: Hashable, Sendable {
         /// Reading while no other process writes.
@@ -25,7 +25,9 @@ public struct FileStorage: Storage, ~Copyable {
     }
 
     public let name: String
-    public let isWritable: Bool
+    /// What the file was opened for.
+    public let access: Access
+    public var isWritable: Bool { access == .writing }
     private let descriptor: Int32
 
     /// Opens a file, and takes the locks that QEMU's programs respect, for reading or for writing.
@@ -35,7 +37,7 @@ public struct FileStorage: Storage, ~Copyable {
     public init(path: String, for access: Access) throws(QCOW2Error) {
         descriptor = try Self.open(path, for: access)
         name = path
-        isWritable = access == .writing
+        self.access = access
     }
 
     deinit { Self.release(descriptor) }
@@ -92,6 +94,18 @@ public struct FileStorage: Storage, ~Copyable {
                 }
             throw QCOW2Error(.inputOutput, "'\(path)' is \(kind), not an image file.")
         }
+    }
+
+    /// What stays the same under all names of the file.
+    struct Identity: Hashable, Sendable {
+        let device: UInt64
+        let inode: UInt64
+    }
+
+    func identity() throws(QCOW2Error) -> Identity {
+        var status = stat()
+        guard unsafe fstat(descriptor, &status) == 0 else { throw .system(.last, "Inspecting", name) }
+        return Identity(device: UInt64(truncatingIfNeeded: status.st_dev), inode: UInt64(status.st_ino))
     }
 
     public func byteCount() throws(QCOW2Error) -> UInt64 {

@@ -29,10 +29,7 @@ extension Image where S: ~Copyable {
     /// - Throws: ``QCOW2Error`` with the code `corrupt` for an entry or a table that can't be, `unsupported` for an
     ///   external data file, `inputOutput`, or `cancelled`.
     public func usage(options: ScanOptions = ScanOptions()) throws(QCOW2Error) -> ImageUsage {
-        guard !header.incompatibleFeatures.contains(.externalDataFile) else {
-            throw QCOW2Error(
-                .unsupported, "'\(storage.name)' keeps its data in an external data file, which isn't opened.")
-        }
+        try checkDataIsHere()
         let state = try ImageState(opened, reading: storage)
         var work = WorkMeter(options.progress)
         let l2Tables = try L2Tables(
