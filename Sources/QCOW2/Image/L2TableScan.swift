@@ -27,12 +27,24 @@ struct L2TableScan: Sendable {
     func forEachRun(
         in table: Span<UInt8>, at tableOffset: HostOffset, _ body: (ClusterRun) -> Void
     ) throws(QCOW2Error) -> Flags {
+        try forEachTarget(in: table, at: tableOffset) { run, _ in body(run) }
+    }
+
+    /// Hands out every run of host clusters that the table refers to, each with the entries' multiplicity, and with
+    /// what is compressed there if it is the target of a compressed cluster.
+    ///
+    /// - Returns: The copied flags.
+    /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry that the format forbids or that points out of the file.
+    @inline(__always)
+    func forEachTarget(
+        in table: Span<UInt8>, at tableOffset: HostOffset, _ body: (ClusterRun, CompressedCluster?) -> Void
+    ) throws(QCOW2Error) -> Flags {
         try forEachRun(in: table, splitting: false) { run, _, _ in
-            body(run)
+            body(run, nil)
         } odd: { (entry, position, flags) throws(QCOW2Error) in
             guard let run = try target(of: entry, in: table, position, tableOffset) else { return }
             if !entry.isCompressed { flags.note(entry.rawValue) }
-            body(run)
+            body(run, entry.isCompressed ? entry.compressed(in: geometry) : nil)
         }
     }
 
