@@ -85,9 +85,6 @@ struct L2Tables: Sendable {
         }
     }
 
-    /// No tables.
-    init() {}
-
     /// Adds tables at offsets, unless they are there already.
     mutating func insert(_ offsets: [HostOffset]) {
         let missing = offsets.filter { index(of: $0, near: 0) == nil }
