@@ -191,7 +191,8 @@ struct RandomSequence {
         } catch {
             // What the backing file has behind the old end can't always be hidden without reading it.
             guard error.code == .backingFileNotAllowed || error.code == .unsupported,
-                UInt64(disk.active.count) < backingSize else { throw error }
+                UInt64(disk.active.count) < backingSize
+            else { throw error }
             return note("refused")
         }
         disk.resized(to: byteCount * 512)

@@ -223,7 +223,7 @@ struct CompressedChecker {
                 var span = output.mutableSpan
                 try ClusterCodec.decompress(
                     input.span, subject.header.compressionType ?? .deflate, into: &span, at: cluster.offset)
-            } catch where error.code == .corrupt {
+            } catch  where error.code == .corrupt {
                 sink.add(
                     .compressedDataInvalid, at: place, in: "L2 table",
                     "The compressed bytes at \(cluster.offset) don't decode to a whole cluster.")
