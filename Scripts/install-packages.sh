@@ -22,7 +22,7 @@ for purpose in "$@"; do
         command -v qemu-system-x86_64 >/dev/null || need qemu-system-x86
         ;;
     bench)
-        for tool in time strace; do [ -x "/usr/bin/$tool" ] || need "$tool"; done
+        for tool in time strace valgrind; do [ -x "/usr/bin/$tool" ] || need "$tool"; done
         ;;
     *)
         echo "usage: $0 build|test|bench..." >&2
