@@ -69,24 +69,33 @@ struct RefcountWriter {
 
     /// Finds what is freed, and what is in use last.
     private mutating func look(at piece: Range<UInt64>) throws(QCOW2Error) {
-        var isTooLarge = false
-        let maximum = geometry.maximumRefcount
-        for index in 0..<Int(piece.upperBound - piece.lowerBound) {
-            let (old, new) = (reader.values[index], values[index])
-            isTooLarge = isTooLarge || new > maximum
-            if new != 0 {
-                end = piece.lowerBound + UInt64(index) + 1
-            } else if old != 0 {
-                let cluster = piece.lowerBound + UInt64(index)
-                while reservePosition < plan.reserve.count, plan.reserve[reservePosition] < cluster {
-                    reservePosition += 1
-                }
-                let isReserve = reservePosition < plan.reserve.count && plan.reserve[reservePosition] == cluster
-                if !isReserve { freed.add(cluster) }
-            }
-        }
+        let count = Int(piece.upperBound - piece.lowerBound)
+        let summary = Self.summary(old: reader.values, new: values, count: count)
         // The survey refused what the trees would need; nothing else is referred to more than once.
-        if isTooLarge { throw .tooManyReferences(geometry, at: geometry.offset(ofCluster: piece.lowerBound)) }
+        if summary.everyNew & ~geometry.maximumRefcount != 0 {
+            throw .tooManyReferences(geometry, at: geometry.offset(ofCluster: piece.lowerBound))
+        }
+        if let last = (0..<count).last(where: { values[$0] != 0 }) { end = piece.lowerBound + UInt64(last) + 1 }
+        guard summary.frees else { return }
+        for index in 0..<count where values[index] == 0 && reader.values[index] != 0 {
+            let cluster = piece.lowerBound + UInt64(index)
+            while reservePosition < plan.reserve.count, plan.reserve[reservePosition] < cluster {
+                reservePosition += 1
+            }
+            let isReserve = reservePosition < plan.reserve.count && plan.reserve[reservePosition] == cluster
+            if !isReserve { freed.add(cluster) }
+        }
+    }
+
+    /// Whether some refcount falls to zero, and the bits that any new one has; in vector instructions.
+    private static func summary(old: [UInt64], new: [UInt64], count: Int) -> (frees: Bool, everyNew: UInt64) {
+        var (freed, everyNew): (UInt64, UInt64) = (0, 0)
+        for index in 0..<count {
+            let (old, new) = (old[index], new[index])
+            everyNew |= new
+            freed |= (old | (0 &- old)) & ~(new | (0 &- new))
+        }
+        return (freed >> 63 != 0, everyNew)
     }
 }
 
