@@ -119,6 +119,13 @@ public struct FileStorage: Storage, ~Copyable {
         }
     }
 
+    public func willRead(_ byteCount: Int, at offset: HostOffset) {
+        #if !canImport(Darwin)
+            guard let start = off_t(exactly: offset.rawValue) else { return }
+            _ = posix_fadvise(descriptor, start, off_t(byteCount), POSIX_FADV_WILLNEED)
+        #endif
+    }
+
     public mutating func write(_ bytes: Span<UInt8>, at offset: HostOffset) throws(QCOW2Error) {
         var done = 0
         while done < bytes.count {
