@@ -99,26 +99,40 @@ struct RefcountWriter {
 
     /// Finds what is freed, and what is in use last.
     private mutating func look(at piece: Range<UInt64>) throws(QCOW2Error) {
-        var isTooLarge = false
-        let maximum = geometry.maximumRefcount
-        for index in 0..<Int(piece.upperBound - piece.lowerBound) {
-            let (old, new) = (reader.values[index], values[index])
-            isTooLarge = isTooLarge || new > maximum
-            if new != 0 {
-                end = piece.lowerBound + UInt64(index) + 1
-                balance.taken &+= old == 0 ? 1 : 0
-            } else if old != 0 {
-                balance.freed &+= 1
-                let cluster = piece.lowerBound + UInt64(index)
-                while reservePosition < plan.reserve.count, plan.reserve[reservePosition] < cluster {
-                    reservePosition += 1
-                }
-                let isReserve = reservePosition < plan.reserve.count && plan.reserve[reservePosition] == cluster
-                if !isReserve { freed.add(cluster) }
-            }
-        }
+        let count = Int(piece.upperBound - piece.lowerBound)
+        let summary = Self.summary(old: reader.values, new: values, count: count)
         // The survey refused what the trees would need; nothing else is referred to more than once.
-        if isTooLarge { throw .tooManyReferences(geometry, at: geometry.offset(ofCluster: piece.lowerBound)) }
+        if summary.everyNew & ~geometry.maximumRefcount != 0 {
+            throw .tooManyReferences(geometry, at: geometry.offset(ofCluster: piece.lowerBound))
+        }
+        if let last = (0..<count).last(where: { values[$0] != 0 }) { end = piece.lowerBound + UInt64(last) + 1 }
+        balance.taken &+= summary.takenCount
+        balance.freed &+= summary.freedCount
+        guard summary.freedCount > 0 else { return }
+        for index in 0..<count where values[index] == 0 && reader.values[index] != 0 {
+            let cluster = piece.lowerBound + UInt64(index)
+            while reservePosition < plan.reserve.count, plan.reserve[reservePosition] < cluster {
+                reservePosition += 1
+            }
+            let isReserve = reservePosition < plan.reserve.count && plan.reserve[reservePosition] == cluster
+            if !isReserve { freed.add(cluster) }
+        }
+    }
+
+    /// How many refcounts fall to zero and rise from it, and the bits that any new one has; in vector instructions.
+    private static func summary(
+        old: [UInt64], new: [UInt64], count: Int
+    ) -> (freedCount: UInt64, takenCount: UInt64, everyNew: UInt64) {
+        var (freed, taken, everyNew): (UInt64, UInt64, UInt64) = (0, 0, 0)
+        for index in 0..<count {
+            let (old, new) = (old[index], new[index])
+            // The top bit says whether the number isn't zero.
+            let (wasUsed, isUsed) = (old | (0 &- old), new | (0 &- new))
+            everyNew |= new
+            freed &+= (wasUsed & ~isUsed) >> 63
+            taken &+= (isUsed & ~wasUsed) >> 63
+        }
+        return (freed, taken, everyNew)
     }
 }
 

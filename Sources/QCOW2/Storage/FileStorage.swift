@@ -70,6 +70,8 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
         try file.read(into: &buffer, at: offset)
     }
 
+    public func willRead(_ byteCount: Int, at offset: HostOffset) { file.willRead(byteCount, at: offset) }
+
     public mutating func write(_ bytes: Span<UInt8>, at offset: HostOffset) throws(QCOW2Error) {
         try file.write(bytes, at: offset)
     }

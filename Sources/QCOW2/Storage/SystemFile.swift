@@ -124,6 +124,12 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
         }
     }
 
+    /// Lets the system start reading; a hint that may fail without harm.
+    func willRead(_ byteCount: Int, at offset: HostOffset) {
+        guard let start = off_t(exactly: offset.rawValue) else { return }
+        calls.advise(descriptor, start, off_t(byteCount))
+    }
+
     mutating func write(_ bytes: Span<UInt8>, at offset: HostOffset) throws(QCOW2Error) {
         var done = 0
         while done < bytes.count {
