@@ -88,6 +88,13 @@ struct RandomSequence {
     }
 
     private mutating func writeAsGuest() throws {
+        if Bool.random(using: &random) {
+            let changes = (0..<Int.random(in: 1...6, using: &random)).map { _ in
+                GuestChange.random(disk.active.count, clusterSize: disk.layout.clusterSize, using: &random)
+            }
+            note("our " + changes.map(\.description).joined(separator: ", "))
+            return try disk.writeByUs(changes)
+        }
         var writes: [TestDisk.GuestWrite] = []
         for _ in 0..<Int.random(in: 1...4, using: &random) {
             let unit = disk.layout.clusterSize
@@ -191,7 +198,8 @@ struct RandomSequence {
         } catch {
             // What the backing file has behind the old end can't always be hidden without reading it.
             guard error.code == .backingFileNotAllowed || error.code == .unsupported,
-                UInt64(disk.active.count) < backingSize else { throw error }
+                UInt64(disk.active.count) < backingSize
+            else { throw error }
             return note("refused")
         }
         disk.resized(to: byteCount * 512)
