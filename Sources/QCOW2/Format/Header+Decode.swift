@@ -2,15 +2,25 @@
 // Copyright the swift-qcow2 authors.
 
 extension Header {
-    /// Decodes the header at the start of an image, and refuses every value that makes the rest meaningless.
+    /// Decodes the header at the start of an image, and refuses every value that the specification forbids.
     ///
     /// Checks what the header alone can say; whether a table lies inside the file is checked when opening. An unknown
     /// feature is no error here, so that its name can be looked up before refusing it.
     ///
     /// - Parameter bytes: The first bytes of the image file; more than the header is fine.
-    /// - Throws: ``QCOW2Error/Code/notQCOW2`` without the magic number; ``QCOW2Error/Code/unsupported`` for an unknown
-    ///   version; ``QCOW2Error/Code/corrupt`` for a value that the specification forbids.
+    /// - Throws: What ``init(decodingFields:)`` throws, and ``QCOW2Error/Code/corrupt`` for a field that contradicts
+    ///   the others.
     init(decoding bytes: Span<UInt8>) throws(QCOW2Error) {
+        try self.init(decodingFields: bytes)
+        for check in Check.allCases { try perform(check) }
+    }
+
+    /// Decodes the header at the start of an image, and refuses only what makes the rest meaningless.
+    ///
+    /// - Parameter bytes: The first bytes of the image file; more than the header is fine.
+    /// - Throws: ``QCOW2Error/Code/notQCOW2`` without the magic number; ``QCOW2Error/Code/unsupported`` for an unknown
+    ///   version; ``QCOW2Error/Code/corrupt`` for a header that is cut off, or sizes that can't be.
+    init(decodingFields bytes: Span<UInt8>) throws(QCOW2Error) {
         guard bytes.count >= 8, Layout.magic.load(from: bytes) == Self.magic else { throw .notQCOW2() }
         version = Layout.version.load(from: bytes)
         guard version == 2 || version == 3 else {
@@ -65,34 +75,61 @@ extension Header {
             let hasCompressionType = Int(headerByteCount) >= Layout.compressionType.end
             rawCompressionType = hasCompressionType ? Layout.compressionType.load(from: bytes) : 0
         }
-        try checkSizes()
-        try checkOffsets()
-    }
-
-    private func checkSizes() throws(QCOW2Error) {
         if incompatibleFeatures.contains(.extendedL2), clusterBits < 14 {
             throw .outOfRange(Layout.clusterBits, clusterBits, 14...ImageGeometry.clusterBitsRange.upperBound)
         }
+    }
+
+    /// The checks of single fields against the rest of the header, in the order in which they are made.
+    enum Check: CaseIterable {
+        case size, l1EntryCount, refcountTableClusterCount, snapshotCount
+        case l1TableOffset, refcountTableOffset, snapshotTableOffset, backingFileName
+    }
+
+    func perform(_ check: Check) throws(QCOW2Error) {
+        switch check {
+        case .size: try checkSize()
+        case .l1EntryCount: try checkL1EntryCount()
+        case .refcountTableClusterCount: try checkRefcountTableClusterCount()
+        case .snapshotCount: try checkSnapshotCount()
+        case .l1TableOffset: try checkTable(Layout.l1TableOffset, l1TableOffset, isUsed: l1EntryCount > 0)
+        case .refcountTableOffset: try checkTable(Layout.refcountTableOffset, refcountTableOffset, isUsed: true)
+        case .snapshotTableOffset:
+            try checkTable(Layout.snapshotsOffset, snapshotTableOffset, isUsed: snapshotCount > 0)
+        case .backingFileName: try checkBackingFileName()
+        }
+    }
+
+    /// The L1 entries that the disk needs.
+    private var neededL1EntryCount: UInt64 { geometry.l1EntryCount(forDiskSize: size) }
+
+    private func checkSize() throws(QCOW2Error) {
         guard size < 1 << 63 else { throw .outOfRange(Layout.size, size, 0...(1 << 63 - 1)) }
-        let l1Needed = geometry.l1EntryCount(forDiskSize: size)
-        guard l1Needed <= ImageGeometry.maximumL1EntryCount else {
+        guard neededL1EntryCount <= ImageGeometry.maximumL1EntryCount else {
             throw .invalid(Layout.size, "\(size) bytes need more L1 entries than the format's readers allow")
         }
-        let l1Counts = UInt32(l1Needed)...UInt32(ImageGeometry.maximumL1EntryCount)
-        guard l1Counts.contains(l1EntryCount) else { throw .outOfRange(Layout.l1Size, l1EntryCount, l1Counts) }
+    }
+
+    private func checkL1EntryCount() throws(QCOW2Error) {
+        let needed = min(neededL1EntryCount, ImageGeometry.maximumL1EntryCount)
+        let counts = UInt32(needed)...UInt32(ImageGeometry.maximumL1EntryCount)
+        guard counts.contains(l1EntryCount) else { throw .outOfRange(Layout.l1Size, l1EntryCount, counts) }
+    }
+
+    private func checkRefcountTableClusterCount() throws(QCOW2Error) {
         let tableClusters = 1...UInt32(ImageGeometry.maximumRefcountTableByteCount >> UInt64(clusterBits))
         guard tableClusters.contains(refcountTableClusterCount) else {
             throw .outOfRange(Layout.refcountTableClusters, refcountTableClusterCount, tableClusters)
         }
+    }
+
+    private func checkSnapshotCount() throws(QCOW2Error) {
         guard snapshotCount <= Self.maximumSnapshotCount else {
             throw .outOfRange(Layout.snapshotCount, snapshotCount, 0...Self.maximumSnapshotCount)
         }
     }
 
-    private func checkOffsets() throws(QCOW2Error) {
-        try checkTable(Layout.l1TableOffset, l1TableOffset, isUsed: l1EntryCount > 0)
-        try checkTable(Layout.refcountTableOffset, refcountTableOffset, isUsed: true)
-        try checkTable(Layout.snapshotsOffset, snapshotTableOffset, isUsed: snapshotCount > 0)
+    private func checkBackingFileName() throws(QCOW2Error) {
         guard backingFileOffset.rawValue != 0 else { return }
         guard backingFileNameByteCount <= Self.maximumBackingFileNameByteCount else {
             throw .outOfRange(

@@ -49,6 +49,14 @@ struct HeaderExtension: Hashable, Sendable {
     ///   stray bytes where a record should be, or a second bitmaps or encryption record.
     static func decodeAll(in area: Span<UInt8>, from start: Int) throws(QCOW2Error) -> [HeaderExtension] {
         var extensions: [HeaderExtension] = []
+        try decode(in: area, from: start, into: &extensions)
+        return extensions
+    }
+
+    /// Decodes records until one can't be; those in front of it are in `extensions` then.
+    static func decode(
+        in area: Span<UInt8>, from start: Int, into extensions: inout [HeaderExtension]
+    ) throws(QCOW2Error) {
         var position = start
         while position < area.count {
             let offset = HostOffset(UInt64(position))
@@ -78,7 +86,6 @@ struct HeaderExtension: Hashable, Sendable {
             extensions.append(HeaderExtension(kind: kind, offset: offset, data: data))
             position += Layout.byteCount + (Int(length) + 7) / 8 * 8
         }
-        return extensions
     }
 }
 

@@ -65,6 +65,12 @@ struct SnapshotTableEntry: Hashable, Sendable {
     ///   - geometry: The image's sizes.
     /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry that doesn't fit into `bytes` or exceeds a limit.
     init(decoding bytes: Span<UInt8>, at base: HostOffset, in geometry: ImageGeometry) throws(QCOW2Error) {
+        try self.init(decodingFields: bytes, at: base)
+        try checkL1Table(at: base, in: geometry)
+    }
+
+    /// Decodes the entry at the start of `bytes`, wherever its L1 table is said to be.
+    init(decodingFields bytes: Span<UInt8>, at base: HostOffset) throws(QCOW2Error) {
         func place<T>(_ field: Field<T>) -> HostOffset { base.saturating(adding: UInt64(field.offset)) }
         guard bytes.count >= Layout.fixedByteCount else {
             throw .truncated("snapshot table entry", needed: Layout.fixedByteCount, have: bytes.count, at: base)
@@ -95,7 +101,11 @@ struct SnapshotTableEntry: Hashable, Sendable {
         unknownExtraData = idStart > Layout.icount.end ? Array(copying: bytes, Layout.icount.end..<idStart) : []
         id = Array(copying: bytes, idStart..<nameStart)
         name = Array(copying: bytes, nameStart..<end)
+    }
 
+    /// Checks what the entry at `base` says about its L1 table, whatever the file's length.
+    func checkL1Table(at base: HostOffset, in geometry: ImageGeometry) throws(QCOW2Error) {
+        func place<T>(_ field: Field<T>) -> HostOffset { base.saturating(adding: UInt64(field.offset)) }
         guard UInt64(l1EntryCount) <= ImageGeometry.maximumL1EntryCount else {
             throw .outOfRange(
                 Layout.l1Size.name, UInt64(l1EntryCount), 0...ImageGeometry.maximumL1EntryCount,

@@ -205,8 +205,11 @@ struct L2TableFindings {
     /// All runs, if they are few.
     var keptRuns: [ClusterRun]? { hasManyRuns ? nil : runs }
 
+    /// Gives up the runs, which say too little about the table.
+    mutating func forgetRuns() { hasManyRuns = true }
+
     @inline(__always)
-    fileprivate mutating func note(_ run: ClusterRun) {
+    mutating func note(_ run: ClusterRun) {
         low = min(low, run.first)
         high = max(high, run.end)
         guard !hasManyRuns else { return }

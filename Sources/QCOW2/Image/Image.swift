@@ -41,6 +41,12 @@ public struct Image<S: Storage & ~Copyable>: ~Copyable {
         self.storage = storage
     }
 
+    /// An image of which it is known, or made out as far as possible, what is in its storage.
+    init(storage: consuming S, opened: OpenedImage) {
+        self.opened = opened
+        self.storage = storage
+    }
+
     /// Ends the image's life, and hands its storage back.
     ///
     /// Flushes nothing: guest writes since the last ``flush()`` may be lost.

@@ -27,49 +27,106 @@ struct L2TableScan: Sendable {
     func forEachRun(
         in table: Span<UInt8>, at tableOffset: HostOffset, _ body: (ClusterRun) -> Void
     ) throws(QCOW2Error) -> Flags {
+        try forEachTarget(in: table, at: tableOffset) { run, _ in body(run) }
+    }
+
+    /// Hands out every run of host clusters that the table refers to, each with the entries' multiplicity, and with
+    /// what is compressed there if it is the target of a compressed cluster.
+    ///
+    /// - Returns: The copied flags.
+    /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry that the format forbids or that points out of the file.
+    @inline(__always)
+    func forEachTarget(
+        in table: Span<UInt8>, at tableOffset: HostOffset, _ body: (ClusterRun, CompressedCluster?) -> Void
+    ) throws(QCOW2Error) -> Flags {
+        try forEachRun(in: table, splitting: false) { run, _, _ in
+            body(run, nil)
+        } odd: { (entry, position, flags) throws(QCOW2Error) in
+            guard let run = try target(of: entry, in: table, position, tableOffset) else { return }
+            if !entry.isCompressed { flags.note(entry.rawValue) }
+            body(run, entry.isCompressed ? entry.compressed(in: geometry) : nil)
+        }
+    }
+
+    /// Both of all copied flags of a table so far: whether any is set, and whether all are.
+    struct FlagBits {
+        var anySet: UInt64 = 0
+        var allSet: UInt64 = .max
+
+        @inline(__always)
+        mutating func note(_ raw: UInt64) {
+            anySet |= raw
+            allSet &= raw
+        }
+    }
+
+    /// Hands out runs of host clusters for plain entries, and every other entry that isn't zero by itself.
+    ///
+    /// - Parameters:
+    ///   - table: The table.
+    ///   - isSplitting: Whether a run has one copied flag and belongs to neighbouring entries, which makes it shorter.
+    ///   - body: Gets a run, its first entry as it is, and that entry's index.
+    ///   - odd: Gets an entry that isn't plain, and its byte in the table; notes its flag if it has one.
+    /// - Returns: The copied flags of the plain entries, and of those noted.
+    /// - Throws: What `odd` throws.
+    @inline(__always)
+    func forEachRun(
+        in table: Span<UInt8>, splitting isSplitting: Bool,
+        _ body: (_ run: ClusterRun, _ firstEntry: UInt64, _ firstIndex: Int) -> Void,
+        odd: (_ entry: L2Entry, _ position: Int, _ flags: inout FlagBits) throws(QCOW2Error) -> Void
+    ) throws(QCOW2Error) -> Flags {
         // What a plain entry has: no bit but the offset's, which is aligned, and the copied flag.
         let oddBits = ~(L2Entry.Bits.hostOffset & ~(geometry.clusterSize - 1) | L2Entry.Bits.copied)
+        // What makes the difference between an entry that goes on with a run, and one that doesn't.
+        let keyMask = isSplitting ? UInt64.max : ~L2Entry.Bits.copied
         let clusterBits = UInt64(geometry.clusterBits)
         let stride = geometry.l2EntryByteCount
-        let isPlain = !geometry.hasExtendedL2
-        var (anySet, allSet): (UInt64, UInt64) = (0, .max)
+        let isExtended = geometry.hasExtendedL2
+        let indexShift = isExtended ? 4 : 3
+        var flags = FlagBits()
         var first: UInt64 = 0
         var count: UInt64 = 0
+        var firstEntry: UInt64 = 0
+        var firstPosition = 0
         var expected = UInt64.max
         var position = 0
         while position < geometry.clusterByteCount {
             let raw: UInt64 = table.loadBigEndian(at: position)
             let offset = raw & ~L2Entry.Bits.copied
-            if offset == expected, isPlain {
-                anySet |= raw
-                allSet &= raw
+            let isPlain = !isExtended || isPlainBitmap(table.loadBigEndian(at: position &+ 8), offset)
+            if raw & keyMask == expected, isPlain {
+                flags.note(raw)
                 count &+= 1
                 expected &+= geometry.clusterSize
-                if expected >= fileByteCount { expected = .max }
+                if expected & ~L2Entry.Bits.copied >= fileByteCount { expected = .max }
             } else if offset != 0, offset & oddBits == 0, offset < fileByteCount, isPlain {
-                anySet |= raw
-                allSet &= raw
-                if count > 0 { body(ClusterRun(first: first, count: count)) }
+                flags.note(raw)
+                if count > 0 { body(ClusterRun(first: first, count: count), firstEntry, firstPosition >> indexShift) }
                 first = offset >> clusterBits
                 count = 1
+                firstEntry = raw
+                firstPosition = position
                 // A run ends with the file, where the next entry is looked at by itself.
-                expected = offset &+ geometry.clusterSize < fileByteCount ? offset &+ geometry.clusterSize : .max
+                expected =
+                    offset &+ geometry.clusterSize < fileByteCount ? (raw & keyMask) &+ geometry.clusterSize : .max
             } else if raw != 0 || !isPlain {
-                let entry = L2Entry(rawValue: raw)
-                if let run = try target(of: entry, in: table, position, tableOffset) {
-                    if !entry.isCompressed {
-                        anySet |= raw
-                        allSet &= raw
-                    }
-                    body(run)
-                }
+                try odd(L2Entry(rawValue: raw), position, &flags)
+                if isSplitting { expected = .max }
+            } else if isSplitting {
+                expected = .max
             }
             position &+= stride
         }
-        if count > 0 { body(ClusterRun(first: first, count: count)) }
+        if count > 0 { body(ClusterRun(first: first, count: count), firstEntry, firstPosition >> indexShift) }
         return Flags(
-            isAnySet: anySet & L2Entry.Bits.copied != 0,
-            isAnyClear: anySet != 0 && allSet & L2Entry.Bits.copied == 0)
+            isAnySet: flags.anySet & L2Entry.Bits.copied != 0,
+            isAnyClear: flags.anySet != 0 && flags.allSet & L2Entry.Bits.copied == 0)
+    }
+
+    /// Whether the bitmap beside an entry that is plain otherwise forbids nothing.
+    @inline(__always)
+    private func isPlainBitmap(_ bitmap: UInt64, _ offset: UInt64) -> Bool {
+        bitmap & (bitmap >> 32) & 0xFFFF_FFFF == 0 && (offset != 0 || bitmap & 0xFFFF_FFFF == 0)
     }
 
     /// The clusters that one entry of any kind refers to.

@@ -22,12 +22,7 @@ struct OpenedImage {
 
     init<S: Storage & ~Copyable>(reading storage: borrowing S) throws(QCOW2Error) {
         let bounds = FileBounds(byteCount: try storage.byteCount())
-        // Enough to decode the header and learn the cluster size; the extensions may take the whole first cluster.
-        let start = try storage.readBytes(Int(min(bounds.byteCount, ImageGeometry.sectorSize)), at: HostOffset(0))
-        var firstCluster = start
-        if let declared = Self.declaredClusterByteCount(start.span), declared > start.count {
-            firstCluster = try storage.readBytes(Int(min(bounds.byteCount, UInt64(declared))), at: HostOffset(0))
-        }
+        var firstCluster = try Self.readFirstCluster(storage, bounds)
         header = try Header(decoding: firstCluster.span)
         let geometry = header.geometry
 
@@ -49,6 +44,16 @@ struct OpenedImage {
         (entries, snapshotTableByteCount) = try Self.readSnapshotTable(header, storage, bounds)
     }
 
+    /// Reads the file's first cluster, as far as there is one.
+    static func readFirstCluster<S: Storage & ~Copyable>(
+        _ storage: borrowing S, _ bounds: FileBounds
+    ) throws(QCOW2Error) -> [UInt8] {
+        // Enough to decode the header and learn the cluster size; the extensions may take the whole first cluster.
+        let start = try storage.readBytes(Int(min(bounds.byteCount, ImageGeometry.sectorSize)), at: HostOffset(0))
+        guard let declared = declaredClusterByteCount(start.span), declared > start.count else { return start }
+        return try storage.readBytes(Int(min(bounds.byteCount, UInt64(declared))), at: HostOffset(0))
+    }
+
     /// The cluster size that an undecoded header claims, if it is one that the format allows.
     private static func declaredClusterByteCount(_ start: Span<UInt8>) -> Int? {
         guard start.count >= Header.Layout.clusterBits.end else { return nil }
@@ -58,6 +63,12 @@ struct OpenedImage {
 
     /// Refuses what must not be opened at all: invariants I-2 and I-5.
     private static func checkFeatures(_ header: Header, _ extensions: [HeaderExtension]) throws(QCOW2Error) {
+        try checkKnownFeatures(header, extensions)
+        try checkEncryption(header, extensions)
+    }
+
+    /// Refuses features that aren't known, or that contradict each other so that no cluster could be read.
+    static func checkKnownFeatures(_ header: Header, _ extensions: [HeaderExtension]) throws(QCOW2Error) {
         let place = HostOffset(UInt64(Header.Layout.incompatibleFeatures.offset))
         let unknown = header.incompatibleFeatures.subtracting(.known).rawValue
         if unknown != 0 {
@@ -78,6 +89,10 @@ struct OpenedImage {
                 Header.Layout.compressionType.name, "it contradicts the compression type feature bit",
                 at: HostOffset(UInt64(Header.Layout.compressionType.offset)))
         }
+    }
+
+    /// Checks that there is an encryption extension exactly where there should be one.
+    static func checkEncryption(_ header: Header, _ extensions: [HeaderExtension]) throws(QCOW2Error) {
         let encryption = extensions.last(.encryption)
         if (encryption != nil) != (header.encryption == .luks) {
             throw .invalid(
@@ -86,46 +101,19 @@ struct OpenedImage {
         }
     }
 
-    /// Reads the snapshot table, in pieces, so that the work is bounded by the table's real length.
+    /// Reads the snapshot table, and refuses it for any entry that can't be.
     private static func readSnapshotTable<S: Storage & ~Copyable>(
         _ header: Header, _ storage: borrowing S, _ bounds: FileBounds
     ) throws(QCOW2Error) -> ([SnapshotTableEntry], byteCount: UInt64) {
         guard header.snapshotCount > 0 else { return ([], 0) }
-        let geometry = header.geometry
-        let start = header.snapshotTableOffset
-        guard start.rawValue < bounds.byteCount else {
-            throw .beyondEnd(
-                Header.Layout.snapshotsOffset.name, start, at: HostOffset(UInt64(Header.Layout.snapshotsOffset.offset)))
-        }
-        let limit = min(bounds.byteCount - start.rawValue, SnapshotTableEntry.maximumTableByteCount)
-        let pieceByteCount: UInt64 = 1 << 18  // More than the largest entry.
-        var bytes: [UInt8] = []
+        var reader = try SnapshotTableReader(header, bounds)
         var entries: [SnapshotTableEntry] = []
-        var position = 0
         for _ in 0..<header.snapshotCount {
-            position = (position + 7) / 8 * 8
-            while bytes.count < limit, bytes.count - position < pieceByteCount / 2 {
-                let count = min(limit - UInt64(bytes.count), pieceByteCount)
-                bytes += try storage.readBytes(Int(count), at: start.saturating(adding: UInt64(bytes.count)))
-            }
-            let base = start.saturating(adding: UInt64(position))
-            let rest = bytes.span.extracting(min(position, bytes.count)..<bytes.count)
-            if rest.count < SnapshotTableEntry.Layout.fixedByteCount, limit < bounds.byteCount - start.rawValue {
-                throw .invalid("snapshot table", "it is larger than 64 MiB", at: base)
-            }
-            let entry = try SnapshotTableEntry(decoding: rest, at: base, in: geometry)
-            let extraByteCount = SnapshotTableEntry.Layout.extraDataSize.load(from: rest)
-            if !header.isVersion2, extraByteCount == 0, entry.id.isEmpty, entry.name.isEmpty, entry.seconds == 0 {
-                throw .invalid("snapshot table entry", "it is empty", at: base)
-            }
-            try bounds.checkTable(
-                "l1_table_offset of a snapshot", entry.l1TableOffset, byteCount: UInt64(entry.l1EntryCount) * 8,
-                in: geometry, at: base)
-            entries.append(entry)
-            position +=
-                SnapshotTableEntry.Layout.fixedByteCount + Int(extraByteCount) + entry.id.count + entry.name.count
+            let found = try reader.next(from: storage)
+            try found.check(in: header.geometry, bounds)
+            entries.append(found.entry)
         }
-        return (entries, UInt64(position))
+        return (entries, UInt64(reader.byteCount))
     }
 }
 

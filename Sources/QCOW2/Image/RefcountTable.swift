@@ -9,8 +9,26 @@ struct RefcountTable: Sendable {
     /// Where each block is; short of trailing entries without one.
     let blockOffsets: [HostOffset?]
 
+    /// A table without blocks.
+    init(empty geometry: ImageGeometry) {
+        self.geometry = geometry
+        blockOffsets = []
+    }
+
+    /// What may be wrong with an entry of the refcount table.
+    enum Defect { case invalid, listedTwice }
+
+    /// Reads the table, and refuses it for an entry that can't be.
     init<S: Storage & ~Copyable>(
         reading header: Header, _ storage: borrowing S, _ bounds: FileBounds
+    ) throws(QCOW2Error) {
+        try self.init(reading: header, storage, bounds) { (_, _, error) throws(QCOW2Error) in throw error }
+    }
+
+    /// Reads the table; an entry for which `note` doesn't throw counts as none, unless only reserved bits are set.
+    init<S: Storage & ~Copyable>(
+        reading header: Header, _ storage: borrowing S, _ bounds: FileBounds,
+        _ note: (_ defect: Defect, _ index: Int, _ error: QCOW2Error) throws(QCOW2Error) -> Void
     ) throws(QCOW2Error) {
         geometry = header.geometry
         let base = header.refcountTableOffset
@@ -23,16 +41,24 @@ struct RefcountTable: Sendable {
         for position in stride(from: 0, to: table.count, by: RefcountTableEntry.byteCount) {
             let entry = RefcountTableEntry(rawValue: table.span.loadBigEndian(at: position))
             let place = base.saturating(adding: UInt64(position))
-            guard !entry.hasReservedBits else { throw .reservedBits("refcount table entry", entry.rawValue, at: place) }
+            let index = position / RefcountTableEntry.byteCount
+            if entry.hasReservedBits {
+                try note(.invalid, index, .reservedBits("refcount table entry", entry.rawValue, at: place))
+            }
             guard let offset = entry.block else { continue }
-            guard geometry.isAligned(offset) else { throw .misaligned("refcount table entry", offset, at: place) }
+            guard geometry.isAligned(offset) else {
+                try note(.invalid, index, .misaligned("refcount table entry", offset, at: place))
+                continue
+            }
             guard offset.rawValue < bounds.byteCount else {
-                throw .beyondEnd("refcount table entry", offset, at: place)
+                try note(.invalid, index, .beyondEnd("refcount table entry", offset, at: place))
+                continue
             }
             guard seen.insert(offset).inserted else {
-                throw .invalid("refcount table entry", "the block at \(offset) is listed twice", at: place)
+                let why = "the block at \(offset) is listed twice"
+                try note(.listedTwice, index, .invalid("refcount table entry", why, at: place))
+                continue
             }
-            let index = position / RefcountTableEntry.byteCount
             offsets.append(contentsOf: repeatElement(nil, count: index - offsets.count))
             offsets.append(offset)
         }

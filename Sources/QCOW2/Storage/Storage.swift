@@ -23,6 +23,11 @@ public protocol Storage: ~Copyable {
     /// - Throws: ``QCOW2Error/Code/inputOutput``.
     func byteCount() throws(QCOW2Error) -> UInt64
 
+    /// Bytes that the file system has given to the file, which are fewer where it has holes; `nil` if nobody can tell.
+    ///
+    /// - Throws: ``QCOW2Error/Code/inputOutput``.
+    func allocatedByteCount() throws(QCOW2Error) -> UInt64?
+
     /// Fills `buffer`; bytes past the end of the file read as zeros.
     ///
     /// - Throws: ``QCOW2Error/Code/inputOutput`` with the offset.
@@ -51,6 +56,9 @@ public protocol Storage: ~Copyable {
 }
 
 extension Storage where Self: ~Copyable {
+    /// Can't tell.
+    public func allocatedByteCount() throws(QCOW2Error) -> UInt64? { nil }
+
     /// Reads `byteCount` bytes into a new array.
     func readBytes(_ byteCount: Int, at offset: HostOffset) throws(QCOW2Error) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: byteCount)

@@ -13,7 +13,10 @@ import QCOW2
 
 extension Snapshot {
     /// The snapshot with the documented keys.
-    var json: JSON {
+    var json: JSON { json() }
+
+    /// The snapshot with the documented keys, and with more of them.
+    func json(with more: [(String, JSON)] = []) -> JSON {
         var members: [(String, JSON)] = [("id", .string(id)), ("name", .string(name))]
         // Bytes that no JSON string can hold are given beside the text, in hexadecimal.
         if !nameBytes.elementsEqual(name.utf8) { members.append(("name-hex", .string(hexadecimal(nameBytes)))) }
@@ -27,7 +30,8 @@ extension Snapshot {
             ("vm-clock-nsec", .number(vmClock)),
             ("icount", icount.map { .number($0) } ?? .null),
         ]
-        return .object(members)
+        let known = Set(members.map(\.0))
+        return .object(members + more.filter { !known.contains($0.0) })
     }
 
     static let columnTitles = ["ID", "NAME", "DATE", "VM SIZE", "VM CLOCK", "DISK SIZE"]
@@ -87,7 +91,7 @@ private func padded(_ number: some BinaryInteger, _ width: Int) -> String {
     return String(repeating: "0", count: max(0, width - text.count)) + text
 }
 
-private func hexadecimal(_ bytes: [UInt8]) -> String {
+func hexadecimal(_ bytes: [UInt8]) -> String {
     bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
 }
 

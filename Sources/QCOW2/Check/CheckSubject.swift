@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// What can be made out of an image's header and tables, whether they are right or not.
+///
+/// Reads everything except L1 and L2 tables and refcounts. What the strict way of opening refuses is noted here, and
+/// left out. Only a header that says nothing about the rest is refused: another format, an unknown version or feature,
+/// sizes that can't be.
+struct CheckSubject: Sendable {
+    /// The header; its refcount table is cut to what lies in the file.
+    private(set) var header: Header
+    private(set) var extensions: [HeaderExtension] = []
+    /// The snapshots whose entries could be read and point to an L1 table, in table order.
+    private(set) var snapshots: [Snapshot] = []
+    /// Every L1 table that could be found; the active one first, even if there is none.
+    private(set) var trees: [Tree]
+    /// Bytes from the start of the snapshot table to the end of its last readable entry.
+    private(set) var snapshotTableByteCount: UInt64 = 0
+    /// Whether the snapshot table holds entries that had to be left out, or that need to be written anew.
+    private(set) var needsSnapshotTable = false
+    /// Every table whose clusters are counted once each.
+    private(set) var tables: [MetadataTables.Table]
+    private(set) var refcounts: RefcountTable
+    /// Whether the image holds bitmaps that are consistent with the disk.
+    private(set) var hasTrustedBitmaps = false
+    /// Whether everything is known that could refer to a cluster.
+    var isComplete = true
+
+    let bounds: FileBounds
+
+    /// A snapshot, and its place in the table.
+    struct Snapshot: Sendable {
+        let entry: SnapshotTableEntry
+        let index: Int
+    }
+
+    /// An L1 table, as far as it lies in the file.
+    struct Tree: Sendable {
+        let offset: HostOffset
+        let entryCount: Int
+        let name: String
+
+        var end: UInt64 { offset.rawValue + UInt64(entryCount * L1Entry.byteCount) }
+    }
+
+    var geometry: ImageGeometry { header.geometry }
+    var hasDataFile: Bool { header.incompatibleFeatures.contains(.externalDataFile) }
+    /// The clusters of the file; the last one may be cut off.
+    var fileClusterCount: UInt64 { geometry.clusterCount(forBytes: bounds.byteCount) }
+
+    /// Reads the subject, and notes what is wrong with it.
+    ///
+    /// - Throws: ``QCOW2Error`` with the code `notQCOW2`, `unsupported`, `corrupt` or `inputOutput`.
+    init<S: Storage & ~Copyable>(reading storage: borrowing S, _ sink: FindingSink) throws(QCOW2Error) {
+        bounds = FileBounds(byteCount: try storage.byteCount())
+        let firstCluster = try OpenedImage.readFirstCluster(storage, bounds)
+        header = try Header(decodingFields: firstCluster.span)
+        trees = [Tree(offset: HostOffset(0), entryCount: 0, name: "active L1 table")]
+        tables = [MetadataTables.Table(kind: .fixed, name: "header", run: ClusterRun(first: 0, count: 1))]
+        refcounts = RefcountTable(empty: header.geometry)
+
+        try readExtensions(firstCluster, sink)
+        try OpenedImage.checkKnownFeatures(header, extensions)
+        try checkHeader(sink)
+        try findActiveTree(sink)
+        try readSnapshots(storage, sink)
+        try findEncryptionHeader(sink)
+        try findBitmaps(storage, sink)
+        try readRefcountTable(storage, sink)
+    }
+
+    /// Adds a table, or the part of it that lies in the file.
+    ///
+    /// - Returns: How many of its bytes that are; `nil` if it can't be read at all.
+    private mutating func addTable(
+        _ kind: MetadataTables.Table.Kind, _ name: String, at offset: HostOffset, _ byteCount: UInt64,
+        from place: HostOffset, _ sink: FindingSink
+    ) throws(QCOW2Error) -> UInt64? {
+        guard byteCount > 0 else { return 0 }
+        let geometry = geometry
+        let rule: CheckRule = kind == .refcountTable ? .refcountTableInvalid : .tableOutOfBounds
+        guard offset.rawValue != 0, geometry.isAligned(offset), offset.rawValue < bounds.byteCount else {
+            sink.add(
+                rule, at: place, in: name,
+                "The \(name) can't be read: its offset \(offset) is not that of a cluster in the file.")
+            isComplete = false
+            return nil
+        }
+        let isWhole = try sink.check(rule, in: name) { () throws(QCOW2Error) in
+            try bounds.checkTable(name, offset, byteCount: byteCount, in: geometry, at: place)
+        }
+        if !isWhole { isComplete = false }
+        let present = min(byteCount, fileClusterCount << UInt64(geometry.clusterBits) - offset.rawValue)
+        if let run = geometry.run(at: offset, byteCount: present) {
+            tables.append(MetadataTables.Table(kind: kind, name: name, run: run))
+        }
+        return present
+    }
+
+    private mutating func addTree(
+        _ kind: MetadataTables.Table.Kind, _ name: String, at offset: HostOffset, entryCount: UInt64,
+        from place: HostOffset, _ sink: FindingSink
+    ) throws(QCOW2Error) -> Tree? {
+        let byteCount = min(entryCount, ImageGeometry.maximumL1EntryCount) * UInt64(L1Entry.byteCount)
+        guard let present = try addTable(kind, name, at: offset, byteCount, from: place, sink) else { return nil }
+        return Tree(offset: offset, entryCount: Int(present) / L1Entry.byteCount, name: name)
+    }
+}
+
+extension CheckSubject {
+    private mutating func readExtensions(_ firstCluster: [UInt8], _ sink: FindingSink) throws(QCOW2Error) {
+        var area = firstCluster
+        var areaEnd = geometry.clusterByteCount
+        let name = header.backingFileOffset.rawValue
+        if name != 0, name >= UInt64(header.headerByteCount), name <= geometry.clusterSize { areaEnd = Int(name) }
+        area.append(contentsOf: repeatElement(0, count: max(0, areaEnd - area.count)))
+        var found: [HeaderExtension] = []
+        do throws(QCOW2Error) {
+            try HeaderExtension.decode(
+                in: area.span.extracting(..<areaEnd), from: Int(header.headerByteCount), into: &found)
+        } catch  where error.code == .corrupt {
+            sink.add(.extensionInvalid, error, in: "header extensions", index: UInt64(found.count))
+            // The encryption header and the bitmaps may be among those that can't be read.
+            isComplete = false
+        }
+        extensions = found
+        for (index, record) in found.enumerated() {
+            guard found[..<index].contains(where: { $0.kind == record.kind }), record.kind.isKnown else { continue }
+            sink.add(
+                .extensionDuplicate, at: record.offset, in: "header extensions", index: UInt64(index),
+                "The header extension 0x\(String(record.kind.rawValue, radix: 16)) appears more than once.")
+        }
+    }
+
+    /// Invariants I-1, I-2, I-4, I-10 and I-31, as far as the header can be used without them.
+    private func checkHeader(_ sink: FindingSink) throws(QCOW2Error) {
+        for check in Header.Check.allCases {
+            _ = try sink.check(check.rule, in: "header") { () throws(QCOW2Error) in try header.perform(check) }
+        }
+        if header.headerByteCount % 8 != 0 {
+            sink.add(
+                .headerLengthOdd, at: Header.Layout.headerLength.place, in: "header",
+                "The header's length of \(header.headerByteCount) bytes is no multiple of 8.")
+        }
+        let features = header.incompatibleFeatures
+        if header.autoclearFeatures.contains(.rawExternalData),
+            !features.contains(.externalDataFile) || header.backingFileOffset.rawValue != 0
+        {
+            sink.add(
+                .featuresContradict, at: Header.Layout.autoclearFeatures.place, in: "header",
+                "The header says that an external data file is a raw disk by itself, but "
+                    + (features.contains(.externalDataFile) ? "there is a backing file." : "there is none."))
+        }
+        if features.contains(.dirty) {
+            sink.add(
+                .markedDirty, at: Header.Layout.incompatibleFeatures.place, in: "header",
+                "The image is marked dirty: the last writer didn't close it.")
+        }
+        if features.contains(.corrupt) {
+            sink.add(
+                .markedCorrupt, at: Header.Layout.incompatibleFeatures.place, in: "header",
+                "The image is marked corrupt: a writer found its metadata damaged.")
+        }
+    }
+
+    private mutating func findActiveTree(_ sink: FindingSink) throws(QCOW2Error) {
+        let needed = geometry.l1EntryCount(forDiskSize: header.size)
+        // Further entries may lie behind, and what they point to.
+        if UInt64(header.l1EntryCount) < needed || header.l1EntryCount > ImageGeometry.maximumL1EntryCount {
+            isComplete = false
+        }
+        let tree = try addTree(
+            .activeL1, trees[0].name, at: header.l1TableOffset, entryCount: UInt64(header.l1EntryCount),
+            from: Header.Layout.l1TableOffset.place, sink)
+        if let tree { trees[0] = tree }
+    }
+
+    /// Invariants I-25 to I-28.
+    private mutating func readSnapshots<S: Storage & ~Copyable>(
+        _ storage: borrowing S, _ sink: FindingSink
+    ) throws(QCOW2Error) {
+        guard header.snapshotCount > 0 else { return }
+        var rules = SnapshotRules(header: header)
+        do throws(QCOW2Error) {
+            guard geometry.isAligned(header.snapshotTableOffset), header.snapshotTableOffset.rawValue != 0 else {
+                throw .misaligned("snapshots_offset", header.snapshotTableOffset, at: HostOffset(64))
+            }
+            var reader = try SnapshotTableReader(header, bounds)
+            defer { snapshotTableByteCount = UInt64(reader.byteCount) }
+            for index in 0..<Int(min(header.snapshotCount, Header.maximumSnapshotCount)) {
+                let found = try reader.next(from: storage)
+                try addSnapshot(found, index, &rules, sink)
+            }
+            if header.snapshotCount > Header.maximumSnapshotCount { isComplete = false }
+        } catch  where error.code == .corrupt {
+            // Where the next entry starts is unknown, too.
+            sink.add(.snapshotTableInvalid, error, in: "snapshot table", index: UInt64(rules.entryCount))
+            isComplete = false
+            needsSnapshotTable = true
+        }
+        let byteCount = snapshotTableByteCount
+        _ = try addTable(
+            .snapshotTable, "snapshot table", at: header.snapshotTableOffset, byteCount,
+            from: Header.Layout.snapshotsOffset.place, sink)
+    }
+
+    private mutating func addSnapshot(
+        _ found: SnapshotTableReader.Found, _ index: Int, _ rules: inout SnapshotRules, _ sink: FindingSink
+    ) throws(QCOW2Error) {
+        let entry = found.entry
+        if rules.check(found, index, sink) { needsSnapshotTable = true }
+        var isUsable = true
+        do throws(QCOW2Error) {
+            try entry.checkL1Table(at: found.offset, in: geometry)
+            guard entry.l1EntryCount == 0 || entry.l1TableOffset.rawValue < bounds.byteCount else {
+                throw .beyondEnd("l1_table_offset of a snapshot", entry.l1TableOffset, at: found.offset)
+            }
+        } catch  where error.code == .corrupt {
+            sink.add(.snapshotEntryInvalid, error, in: "snapshot table", index: UInt64(index))
+            isUsable = false
+            isComplete = false
+            needsSnapshotTable = true
+        }
+        guard isUsable else { return }
+        let name = "L1 table of snapshot '\(escaped(entry.id))'"
+        let tree = try addTree(
+            .snapshotL1, name, at: entry.l1TableOffset, entryCount: UInt64(entry.l1EntryCount), from: found.offset,
+            sink)
+        guard let tree else { return }
+        snapshots.append(Snapshot(entry: entry, index: index))
+        trees.append(tree)
+    }
+
+    /// Invariant I-5.
+    private mutating func findEncryptionHeader(_ sink: FindingSink) throws(QCOW2Error) {
+        let isConsistent = try sink.check(.encryptionInvalid, in: "header") { () throws(QCOW2Error) in
+            try OpenedImage.checkEncryption(header, extensions)
+        }
+        if !isConsistent { isComplete = isComplete && header.encryption != .luks }
+        guard let record = extensions.last(.encryption) else { return }
+        do throws(QCOW2Error) {
+            let encryption = try EncryptionHeader(decoding: record, in: geometry)
+            _ = try addTable(
+                .fixed, "encryption header", at: encryption.region, encryption.regionByteCount, from: record.offset,
+                sink)
+        } catch  where error.code == .corrupt {
+            sink.add(.encryptionInvalid, error, in: "header extensions")
+            isComplete = false
+        }
+    }
+
+    /// Invariants I-5 and I-6.
+    private mutating func findBitmaps<S: Storage & ~Copyable>(
+        _ storage: borrowing S, _ sink: FindingSink
+    ) throws(QCOW2Error) {
+        guard header.autoclearFeatures.contains(.bitmaps) else { return }
+        guard let record = extensions.last(.bitmaps) else {
+            sink.add(
+                .bitmapsMissing, at: Header.Layout.autoclearFeatures.place, in: "header",
+                "The header promises bitmaps, but has no bitmaps extension.")
+            return
+        }
+        hasTrustedBitmaps = true
+        var collected = MetadataTables(geometry: geometry, bounds: bounds)
+        do throws(QCOW2Error) {
+            try collected.addBitmaps(
+                of: OpenedImage(header: header, extensions: [record], entries: [], snapshotTableByteCount: 0),
+                reading: storage)
+        } catch  where error.code == .corrupt {
+            sink.add(.bitmapsInvalid, error, in: "bitmaps")
+            isComplete = false
+        }
+        tables += collected.tables.filter { $0.kind == .bitmap }
+    }
+
+    /// Invariants I-7 and I-19.
+    private mutating func readRefcountTable<S: Storage & ~Copyable>(
+        _ storage: borrowing S, _ sink: FindingSink
+    ) throws(QCOW2Error) {
+        let most = ImageGeometry.maximumRefcountTableByteCount >> UInt64(geometry.clusterBits)
+        let byteCount = min(UInt64(header.refcountTableClusterCount), most) * geometry.clusterSize
+        let wasComplete = isComplete
+        let present = try addTable(
+            .refcountTable, "refcount table", at: header.refcountTableOffset, byteCount,
+            from: Header.Layout.refcountTableOffset.place, sink)
+        // Refcounts that can't be read hide no reference.
+        isComplete = wasComplete
+        header.refcountTableClusterCount = UInt32(geometry.clusterCount(forBytes: present ?? 0))
+        if present == nil { header.refcountTableOffset = HostOffset(0) }
+        guard header.refcountTableClusterCount > 0 else { return }
+        refcounts = try RefcountTable(reading: header, storage, bounds) { (defect, index, error) in
+            let rule = defect == .listedTwice ? CheckRule.refcountBlockTwice : .refcountTableEntryInvalid
+            sink.add(rule, error, in: "refcount table", index: UInt64(index))
+        }
+        for offset in refcounts.blockOffsets {
+            guard let offset, let run = geometry.run(at: offset, byteCount: geometry.clusterSize) else { continue }
+            tables.append(MetadataTables.Table(kind: .refcountBlock, name: "refcount block", run: run))
+        }
+    }
+}
+
+extension HeaderExtension.Kind {
+    /// Whether the format says what this kind is.
+    var isKnown: Bool {
+        switch self {
+        case .end, .backingFileFormat, .featureNames, .bitmaps, .encryption, .externalDataFileName: true
+        default: false
+        }
+    }
+}
+
+extension Header.Check {
+    /// What its refusal is a finding of.
+    fileprivate var rule: CheckRule {
+        switch self {
+        case .refcountTableClusterCount, .refcountTableOffset: .refcountTableInvalid
+        case .snapshotCount, .snapshotTableOffset: .snapshotTableInvalid
+        default: .headerFieldInvalid
+        }
+    }
+}
+
+extension Field {
+    /// Where the field of a header is in the file.
+    var place: HostOffset { HostOffset(UInt64(offset)) }
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+extension Checker {
+    /// Checks the clusters of a range.
+    ///
+    /// - Returns: Whether the lanes were wide enough; if not, nothing was noted, except about L2 entries by themselves.
+    mutating func check<Lane, S: Storage & ~Copyable>(
+        _ range: Range<UInt64>, _ type: CheckWindow<Lane>.Type, _ storage: borrowing S
+    ) throws(QCOW2Error) -> Bool {
+        var window = CheckWindow<Lane>(range)
+        try forEachPiece(of: range, storage) { piece, stored, _ in
+            window.load(stored, count: piece.count, from: piece.lowerBound)
+        }
+        guard let suspects = try tally.count(.all, in: &window, reading: storage, sink, &work) else { return false }
+        let lowCount = try compare(window, storage)
+        if window.collides { try findSharedClusters(in: range, storage) }
+        if !suspects.isEmpty { try reportFlags(of: suspects, window, storage) }
+        // As long as flags and refcounts agree, and refcounts and references, a flag speaks for one reference.
+        let isDoubtful = lowCount > 0 || !suspects.isEmpty
+        if isDoubtful, !subject.snapshots.isEmpty { try findWritableSnapshots(in: window, storage) }
+        return true
+    }
+
+    /// Reads the stored refcounts of neighbouring clusters, piece by piece.
+    private mutating func forEachPiece<S: Storage & ~Copyable>(
+        of range: Range<UInt64>, _ storage: borrowing S,
+        _ body: (_ piece: Range<UInt64>, _ stored: [UInt64], _ isDescribed: Bool) throws(QCOW2Error) -> Void
+    ) throws(QCOW2Error) {
+        var first = range.lowerBound
+        while first < range.upperBound {
+            let piece = refcounts.piece(from: first, upTo: range.upperBound)
+            let isDescribed = try refcounts.read(piece, from: storage)
+            try body(piece, refcounts.values, isDescribed)
+            first = piece.upperBound
+        }
+    }
+
+    /// Compares references with refcounts.
+    ///
+    /// Invariants I-18 and I-20.
+    ///
+    /// - Returns: How many refcounts are too low.
+    private mutating func compare<Lane, S: Storage & ~Copyable>(
+        _ window: CheckWindow<Lane>, _ storage: borrowing S
+    ) throws(QCOW2Error) -> UInt64 {
+        let before = sink.count(of: .refcountTooLow) + sink.count(of: .refcountOverflow)
+        var end = end
+        let (comparison, sink) = (RefcountComparison(subject), sink)
+        try forEachPiece(of: window.range, storage) { piece, stored, _ in
+            let (differ, anyUsed) = window.compare(stored, count: piece.count, from: piece.lowerBound)
+            guard anyUsed else { return }
+            var isLast = true
+            for cluster in piece.reversed() {
+                let (references, refcount) = (window.count(cluster), stored[Int(cluster - piece.lowerBound)])
+                if isLast, references | refcount != 0 {
+                    end = cluster + 1
+                    isLast = false
+                    if !differ { break }
+                }
+            }
+            guard differ else { return }
+            for cluster in piece {
+                let (references, refcount) = (window.count(cluster), stored[Int(cluster - piece.lowerBound)])
+                if references != refcount { comparison.report(cluster, references, refcount, sink) }
+            }
+        }
+        self.end = end
+        return sink.count(of: .refcountTooLow) + sink.count(of: .refcountOverflow) - before
+    }
+
+    /// Checks the refcounts of clusters that don't exist.
+    ///
+    /// Only blocks that are in the file are read, so the work is bounded by its length.
+    mutating func checkPastEnd<S: Storage & ~Copyable>(_ storage: borrowing S) throws(QCOW2Error) {
+        let fileEnd = subject.fileClusterCount
+        let perBlock = geometry.refcountsPerBlock
+        let (comparison, sink, pastEnd) = (RefcountComparison(subject), sink, tally.pastEnd)
+        var end = end
+        for (index, block) in subject.refcounts.blockOffsets.enumerated() {
+            let last = (UInt64(index) + 1) * perBlock
+            guard block != nil, last > fileEnd else { continue }
+            // A piece starts where narrow refcounts start at a byte.
+            let first = max(UInt64(index) * perBlock, fileEnd / 8 * 8)
+            try forEachPiece(of: first..<last, storage) { piece, stored, _ in
+                var bits: UInt64 = 0
+                for position in 0..<piece.count { bits |= stored[position] }
+                guard bits != 0 else { return }
+                for cluster in piece where cluster >= fileEnd && stored[Int(cluster - piece.lowerBound)] != 0 {
+                    let (references, refcount) = (
+                        pastEnd.counts[cluster] ?? 0, stored[Int(cluster - piece.lowerBound)]
+                    )
+                    end = max(end, cluster + 1)
+                    if references == refcount || pastEnd.isCut && references == 0 { continue }
+                    comparison.report(cluster, references, refcount, sink)
+                }
+            }
+        }
+        self.end = end
+    }
+}
+
+/// Says what is wrong with a refcount.
+struct RefcountComparison {
+    private let geometry: ImageGeometry
+    private let isComplete: Bool
+
+    init(_ subject: CheckSubject) {
+        geometry = subject.geometry
+        isComplete = subject.isComplete
+    }
+
+    /// Notes that a cluster's refcount isn't the number of its references.
+    func report(_ cluster: UInt64, _ references: UInt64, _ refcount: UInt64, _ sink: FindingSink) {
+        let place = geometry.offset(ofCluster: cluster)
+        func add(_ rule: CheckRule, _ message: @autoclosure () -> String) {
+            sink.add(rule, at: place, in: "refcounts", index: cluster, message())
+        }
+        if references > geometry.maximumRefcount {
+            add(
+                .refcountOverflow,
+                "Cluster \(cluster) has \(references) references, more than \(geometry.refcountBits) bits can count.")
+        } else if refcount < references {
+            add(.refcountTooLow, "Cluster \(cluster) has the refcount \(refcount), but \(references) references.")
+        } else if isComplete {
+            add(.refcountTooHigh, "Cluster \(cluster) has the refcount \(refcount), but \(references) references.")
+        } else {
+            add(
+                .referencesUnknown,
+                "Cluster \(cluster) has the refcount \(refcount), but \(references) known references; what couldn't "
+                    + "be read may refer to it.")
+        }
+    }
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// Counts findings by code, and hands the first ones of each to whoever asked for them.
+///
+/// Nothing is kept but the counts, so a million findings take no more memory than one.
+final class FindingSink {
+    private let limit: UInt64
+    private let report: (Finding) -> Void
+    private(set) var counts: [CheckRule: UInt64] = [:]
+
+    init(limitPerCode limit: Int, _ report: @escaping (Finding) -> Void) {
+        self.limit = UInt64(max(0, limit))
+        self.report = report
+    }
+
+    /// Notes a finding; `message` is only made when it is handed out.
+    func add(
+        _ rule: CheckRule, at offset: HostOffset? = nil, in table: @autoclosure () -> String? = nil,
+        index: UInt64? = nil, _ message: @autoclosure () -> String
+    ) {
+        let count = counts[rule, default: 0]
+        counts[rule] = count + 1
+        guard count < limit else { return }
+        report(Finding(rule.code, rule.severity, message(), at: offset, in: table(), index: index))
+    }
+
+    /// Notes what a strict check refused.
+    func add(_ rule: CheckRule, _ error: QCOW2Error, in table: String? = nil, index: UInt64? = nil) {
+        add(rule, at: error.offset, in: table, index: index, error.message)
+    }
+
+    /// Runs a strict check, and notes what it refuses.
+    ///
+    /// - Returns: Whether it refused nothing.
+    /// - Throws: Everything that isn't about the file's content.
+    func check(
+        _ rule: CheckRule, in table: String? = nil, _ body: () throws(QCOW2Error) -> Void
+    ) throws(QCOW2Error) -> Bool {
+        do throws(QCOW2Error) {
+            try body()
+            return true
+        } catch  where error.code == .corrupt {
+            add(rule, error, in: table)
+            return false
+        }
+    }
+
+    func count(of rule: CheckRule) -> UInt64 { counts[rule] ?? 0 }
+
+    /// The counts by code, the worst first.
+    func tallies() -> [CheckReport.Tally] {
+        CheckRule.allCases.compactMap { rule in
+            guard let count = counts[rule] else { return nil }
+            return CheckReport.Tally(
+                code: rule.code, severity: rule.severity, count: count, reportedCount: min(count, limit))
+        }.sorted { $0.severity > $1.severity }
+    }
+}

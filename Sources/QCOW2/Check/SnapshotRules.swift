@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// Checks what the entries of a snapshot table say, apart from where their L1 tables are.
+///
+/// Invariants I-25, I-27 and I-28.
+struct SnapshotRules {
+    let header: Header
+    private(set) var entryCount = 0
+    private var ids: Set<[UInt8]> = []
+
+    init(header: Header) { self.header = header }
+
+    /// Checks an entry.
+    ///
+    /// - Returns: Whether it must be written anew to be as it should.
+    mutating func check(_ found: SnapshotTableReader.Found, _ index: Int, _ sink: FindingSink) -> Bool {
+        entryCount = index + 1
+        let entry = found.entry
+        let name = "snapshot '\(escaped(entry.id))'"
+        func add(_ rule: CheckRule, _ message: @autoclosure () -> String) {
+            sink.add(rule, at: found.offset, in: "snapshot table", index: UInt64(index), message())
+        }
+        checkSizes(entry, name, add)
+        if entry.id.isEmpty { add(.snapshotIDUnusual, "A snapshot has an empty ID.") }
+        if !ids.insert(entry.id).inserted { add(.snapshotIDUnusual, "More than one snapshot has the ID of \(name).") }
+        for (what, bytes) in [("ID", entry.id), ("name", entry.name)] {
+            let rule: CheckRule = what == "ID" ? .snapshotIDUnusual : .snapshotNameUnusual
+            if bytes.contains(0) { add(rule, "The \(what) of \(name) contains a zero byte, where QEMU would cut it.") }
+            if !bytes.isUTF8 { add(rule, "The \(what) of \(name) is not valid UTF-8.") }
+        }
+        guard !header.isVersion2, found.extraByteCount < 16 else { return false }
+        add(.snapshotEntryIncomplete, "The entry of \(name) lacks the disk size, which version 3 requires.")
+        return true
+    }
+
+    private func checkSizes(
+        _ entry: SnapshotTableEntry, _ name: String, _ add: (CheckRule, @autoclosure () -> String) -> Void
+    ) {
+        let geometry = header.geometry
+        let diskSize = entry.diskSize ?? header.size
+        // An entry without a size means the header's, which is checked there.
+        if let size = entry.diskSize {
+            if size >= 1 << 63 || geometry.l1EntryCount(forDiskSize: size) > ImageGeometry.maximumL1EntryCount {
+                add(.snapshotDiskSize, "The disk size of \(name), \(size) bytes, is larger than an image can map.")
+            } else if size % ImageGeometry.sectorSize != 0, size != header.size {
+                add(.snapshotDiskSize, "The disk size of \(name), \(size) bytes, is no multiple of 512.")
+            }
+        }
+        guard entry.vmStateSize > 0 else { return }
+        let first = geometry.l1EntryCount(forDiskSize: diskSize)
+        let needed = geometry.l1EntryCount(forDiskSize: entry.vmStateSize)
+        if first > UInt64(entry.l1EntryCount) || needed > UInt64(entry.l1EntryCount) - first {
+            add(
+                .snapshotVMState,
+                "The VM state of \(name), \(entry.vmStateSize) bytes, doesn't fit behind its disk in its L1 table.")
+        }
+    }
+}
+
+extension [UInt8] {
+    /// Whether the bytes are valid UTF-8.
+    fileprivate var isUTF8: Bool { String(validating: self, as: UTF8.self) != nil }
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+import QCOW2
+import Synchronization
+
+/// Prints findings as they come, and what they amount to at the end; as lines or as one JSON object.
+final class FindingOutput: Sendable {
+    private let image: String
+    private let json: Bool
+    private let isMovingTarget: Bool
+    private let state = Mutex(State())
+
+    private struct State {
+        var pending = ""
+        var count = 0
+        var failure: Failure?
+    }
+
+    init(image: String, json: Bool, isMovingTarget: Bool) {
+        self.image = image
+        self.json = json
+        self.isMovingTarget = isMovingTarget
+    }
+
+    /// The object's start, once it is known that there is something to say.
+    private var start: String { "{\n  \"image\": \(JSON.string(image).text()),\n  \"findings\": [" }
+
+    /// Whether nobody reads the output any more.
+    var hasFailed: Bool { state.withLock { $0.failure != nil } }
+
+    func throwFailure() throws(Failure) {
+        if let failure = state.withLock({ $0.failure }) { throw failure }
+    }
+
+    /// Prints a finding.
+    func add(_ finding: Finding) {
+        let isFirst = state.withLock { state in
+            defer { state.count += 1 }
+            return state.count == 0
+        }
+        if json {
+            write((isFirst ? start + "\n    " : ",\n    ") + finding.json.text(indent: "    "))
+        } else {
+            write(printable(finding.line) + "\n")
+        }
+    }
+
+    /// Prints the end.
+    func finish(_ report: CheckReport, _ members: [(String, JSON)] = []) throws(Failure) {
+        if json {
+            let isEmpty = state.withLock { $0.count == 0 }
+            let all = report.members + members + [("moving-target", .bool(isMovingTarget))]
+            let lines = all.map { "  \(JSON.string($0.0).text()): \($0.1.text(indent: "  "))" }
+            write((isEmpty ? start + "]" : "\n  ]") + ",\n" + lines.joined(separator: ",\n") + "\n}\n")
+        } else {
+            write(report.summary(of: image, isMovingTarget: isMovingTarget) + "\n")
+        }
+        flush()
+        try throwFailure()
+    }
+
+    private func write(_ text: String) {
+        let isFull = state.withLock { state in
+            state.pending += text
+            return state.pending.utf8.count >= 1 << 16
+        }
+        if isFull { flush() }
+    }
+
+    private func flush() {
+        state.withLock { state in
+            do throws(Failure) {
+                if state.failure == nil { try Console.write(state.pending) }
+            } catch {
+                state.failure = error
+            }
+            state.pending = ""
+        }
+    }
+}
+
+extension Finding {
+    /// The finding with the documented keys.
+    var json: JSON {
+        .object([
+            ("code", .string(code.rawValue)), ("severity", .string(severity.rawValue)),
+            ("offset", .optional(offset?.rawValue)), ("table", .optional(table)), ("index", .optional(index)),
+            ("message", .string(message)),
+        ])
+    }
+
+    /// The finding on one line.
+    var line: String {
+        let place = offset.map { " at \($0)" } ?? ""
+        return "\(severity.rawValue): \(code)\(place): \(message)"
+    }
+}
+
+extension CheckReport {
+    /// The keys of the JSON object.
+    var members: [(String, JSON)] {
+        [
+            ("counts", .object(Finding.Severity.allCases.reversed().map { ($0.rawValue, .number(count(of: $0))) })),
+            (
+                "codes",
+                .array(
+                    tallies.map { tally in
+                        .object([
+                            ("code", .string(tally.code.rawValue)),
+                            ("severity", .string(tally.severity.rawValue)),
+                            ("count", .number(tally.count)),
+                            ("reported", .number(tally.reportedCount)),
+                        ])
+                    })
+            ),
+            ("complete", .bool(isComplete)),
+            ("total-clusters", .number(totalClusterCount)),
+            ("allocated-clusters", .number(allocatedClusterCount)),
+            ("fragmented-clusters", .number(fragmentedClusterCount)),
+            ("compressed-clusters", .number(compressedClusterCount)),
+            ("image-end-offset", .number(imageEndOffset.rawValue)),
+            ("checked-snapshots", .number(UInt64(checkedSnapshotCount))),
+            ("decompressed-clusters", .number(decodedClusterCount)),
+        ]
+    }
+
+    /// What was found, for people.
+    func summary(of image: String, isMovingTarget: Bool) -> String {
+        var lines = tallies.filter { $0.count > $0.reportedCount }.map {
+            "\($0.severity.rawValue): \($0.code): \($0.count - $0.reportedCount) more not shown."
+        }
+        lines.append(verdict(on: image))
+        if !isComplete { lines.append("Something that may refer to clusters can't be read, so leaks can't be told.") }
+        if isMovingTarget {
+            lines.append("The image was read without a lock: another process may have written to it meanwhile.")
+        }
+        let snapshots = checkedSnapshotCount == 1 ? "1 snapshot" : "\(checkedSnapshotCount) snapshots"
+        lines.append("Checked the active state and \(snapshots).")
+        if totalClusterCount > 0, allocatedClusterCount > 0 {
+            lines.append(
+                "\(allocatedClusterCount)/\(totalClusterCount) clusters = "
+                    + "\(percent(allocatedClusterCount, of: totalClusterCount)) allocated, "
+                    + "\(percent(fragmentedClusterCount, of: allocatedClusterCount)) fragmented, "
+                    + "\(percent(compressedClusterCount, of: allocatedClusterCount)) compressed.")
+        }
+        lines.append("Image end offset: \(imageEndOffset.rawValue).")
+        return lines.map(printable).joined(separator: "\n")
+    }
+
+    private func verdict(on image: String) -> String {
+        let counts = Finding.Severity.allCases.reversed().compactMap { severity -> String? in
+            let count = count(of: severity)
+            guard count > 0 else { return nil }
+            let name =
+                switch severity {
+                case .critical: "critical"
+                case .corruption: count == 1 ? "corruption" : "corruptions"
+                case .leak: count == 1 ? "leak" : "leaks"
+                case .notice: count == 1 ? "notice" : "notices"
+                }
+            return "\(count) \(name)"
+        }
+        if counts.isEmpty { return "'\(image)' is clean." }
+        return "'\(image)' \(isClean ? "is clean" : "is not clean"): \(counts.joined(separator: ", "))."
+    }
+
+    private func percent(_ part: UInt64, of whole: UInt64) -> String {
+        let hundredths = Int((Double(part) * 10000 / Double(whole)).rounded())
+        let rest = String(hundredths % 100)
+        return "\(hundredths / 100).\(rest.count < 2 ? "0" : "")\(rest)%"
+    }
+}
