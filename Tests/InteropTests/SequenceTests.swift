@@ -88,6 +88,13 @@ struct RandomSequence {
     }
 
     private mutating func writeAsGuest() throws {
+        if Bool.random(using: &random) {
+            let changes = (0..<Int.random(in: 1...6, using: &random)).map { _ in
+                GuestChange.random(disk.active.count, clusterSize: disk.layout.clusterSize, using: &random)
+            }
+            note("our " + changes.map(\.description).joined(separator: ", "))
+            return try disk.writeByUs(changes)
+        }
         var writes: [TestDisk.GuestWrite] = []
         for _ in 0..<Int.random(in: 1...4, using: &random) {
             let unit = disk.layout.clusterSize

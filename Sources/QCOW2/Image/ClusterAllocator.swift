@@ -43,6 +43,32 @@ struct ClusterAllocator: Sendable {
         return run
     }
 
+    /// Takes back clusters that nothing refers to any more: runs in the order of the file that don't touch each other.
+    mutating func free(_ freed: [ClusterRun]) {
+        // One by one each costs a move of those behind it; many are merged at once.
+        guard freed.count > 64 else { return freed.forEach { free($0) } }
+        var merged: [ClusterRun] = []
+        merged.reserveCapacity(runs.count - head + freed.count)
+        var (left, right) = (head, 0)
+        while left < runs.count || right < freed.count {
+            let takesLeft = right == freed.count || left < runs.count && runs[left].first < freed[right].first
+            let run = takesLeft ? runs[left] : freed[right]
+            if takesLeft { left += 1 } else { right += 1 }
+            guard run.count > 0 else { continue }
+            if let last = merged.last, last.end == run.first {
+                merged[merged.count - 1].count += run.count
+            } else {
+                merged.append(run)
+            }
+        }
+        while let last = merged.last, last.end == end {
+            end = last.first
+            merged.removeLast()
+        }
+        runs = merged
+        head = 0
+    }
+
     /// Takes back clusters that nothing refers to any more.
     mutating func free(_ run: ClusterRun) {
         guard run.end < end else {

@@ -28,6 +28,7 @@ extension Image where S: ~Copyable {
     mutating func update(
         _ options: WriteOptions, _ change: (ImageState, inout Proposal) throws(QCOW2Error) -> Void
     ) throws(QCOW2Error) {
+        try endSession()
         try checkWritable()
         let state = try ImageState(opened, reading: storage)
         var proposal = Proposal(keeping: state)

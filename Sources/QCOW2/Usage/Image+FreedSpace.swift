@@ -24,7 +24,9 @@ extension Image where S: ~Copyable {
         let update = try plan(budget: options.memoryBudget, &work) { (_, proposal) throws(QCOW2Error) in
             proposal.deleteSnapshots(at: doomed)
         }
-        var writer = RefcountWriter(update.refcounts)
+        // The planner of verbs always says what becomes of the refcounts.
+        guard let refcounts = update.refcounts else { return 0 }
+        var writer = RefcountWriter(refcounts)
         try writer.survey(reading: storage, &work)
         let clusterSize = Int64(header.geometry.clusterByteCount)
         // Both counts are of clusters that the file has room for, or that the planner just placed behind it.
