@@ -189,5 +189,9 @@ enum CopiedFlags: Hashable, Sendable {
         subscript(index: Int) -> Bool { words[index / 64] >> UInt64(index % 64) & 1 == 1 }
 
         mutating func set(_ index: Int) { words[index / 64] |= 1 << UInt64(index % 64) }
+
+        mutating func set(_ index: Int, to isSet: Bool) {
+            if isSet { set(index) } else { words[index / 64] &= ~(1 << UInt64(index % 64)) }
+        }
     }
 }

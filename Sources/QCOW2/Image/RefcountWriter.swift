@@ -50,7 +50,7 @@ struct RefcountWriter {
             try reader.read(piece, from: storage)
             let count = Int(piece.upperBound - piece.lowerBound)
             for index in 0..<count { values[index] = reader.values[index] }
-            if index < plan.blocks.hasChanges.count, plan.blocks.hasChanges[index] {
+            if plan.setsAllRefcounts || (index < plan.blocks.hasChanges.count && plan.blocks.hasChanges[index]) {
                 try plan.changes.addChanges(to: &values, of: piece, reading: storage, &work)
             }
             plan.adjustments.apply(to: &values, of: piece)
