@@ -136,6 +136,11 @@ struct TestDisk {
         active = try content(nil)
     }
 
+    /// The model's side of a resize by us: what is added reads as zeros.
+    mutating func resized(to byteCount: Int) {
+        active = Array(active.prefix(byteCount)) + [UInt8](repeating: 0, count: max(0, byteCount - active.count))
+    }
+
     // The model's side of the verbs, whoever carries them out.
     mutating func created(_ name: String) { snapshots[name] = active }
     mutating func applied(_ name: String) { active = snapshots[name] ?? [] }
@@ -172,18 +177,16 @@ struct TestDisk {
 
     /// Requires that our library reads every state, at its own size, as the model says; where it can read it.
     func verifyStates(_ step: String, location: SourceLocation = #_sourceLocation) throws {
-        guard !layout.isEncrypted, !layout.features.contains(.backing) else {
-            return try verify(step, location: location)
-        }
-        let image = try Image.open(path, for: .reading)
-        #expect(image.virtualSize == UInt64(active.count), "\(step)", sourceLocation: location)
-        let read = try image.read(active.count, at: GuestOffset(0))
-        #expect(isSame(read, active), "\(step): active state", sourceLocation: location)
-        for (name, expected) in snapshots {
-            let size = try image.snapshot(.name(name)).diskSize
-            #expect(size == UInt64(expected.count), "\(step): snapshot \(name)", sourceLocation: location)
-            let read = try image.read(expected.count, at: GuestOffset(0), of: .snapshot(.name(name)))
-            #expect(isSame(read, expected), "\(step): snapshot \(name)", sourceLocation: location)
+        guard !layout.isEncrypted else { return try verify(step, location: location) }
+        let reader = try ImageReader(Image.open(path, for: .reading), backing: .sameDirectory)
+        let states =
+            [(DiskState.active, active)] + snapshots.map { (DiskState.snapshot(.name($0.key)), $0.value) }
+        for (state, expected) in states {
+            let view = try reader.view(of: state)
+            #expect(view.virtualSize == UInt64(expected.count), "\(step): \(state)", sourceLocation: location)
+            let read = try view.read(expected.count, at: GuestOffset(0))
+            #expect(
+                isSame(read, expected), "\(step): \(state), \(layout.testDescription)", sourceLocation: location)
         }
     }
 

@@ -215,16 +215,19 @@ struct CompressedChecker {
     mutating func decode<S: Storage & ~Copyable>(
         from storage: borrowing S, _ sink: FindingSink
     ) throws(QCOW2Error) {
+        var output = [UInt8](repeating: 0, count: pending.isEmpty ? 0 : subject.geometry.clusterByteCount)
         for (cluster, place) in pending {
             let input = try storage.readBytes(Int(cluster.byteCount), at: cluster.offset)
-            let output = try ClusterCodec.decompress(
-                input, subject.header.compressionType ?? .deflate,
-                byteCount: subject.geometry.clusterByteCount, at: cluster.offset)
             count += 1
-            guard output == nil else { continue }
-            sink.add(
-                .compressedDataInvalid, at: place, in: "L2 table",
-                "The compressed bytes at \(cluster.offset) don't decode to a whole cluster.")
+            do throws(QCOW2Error) {
+                var span = output.mutableSpan
+                try ClusterCodec.decompress(
+                    input.span, subject.header.compressionType ?? .deflate, into: &span, at: cluster.offset)
+            } catch  where error.code == .corrupt {
+                sink.add(
+                    .compressedDataInvalid, at: place, in: "L2 table",
+                    "The compressed bytes at \(cluster.offset) don't decode to a whole cluster.")
+            }
         }
         pending.removeAll(keepingCapacity: true)
     }

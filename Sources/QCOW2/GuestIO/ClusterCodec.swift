@@ -14,33 +14,34 @@ internal import CZlib
 /// The exact compressed length isn't stored: decoding goes on until the cluster is full and ignores what follows.
 /// Output never exceeds the cluster, whatever the input says.
 enum ClusterCodec {
-    /// Decompresses one cluster of `byteCount` bytes.
+    /// Decompresses one cluster into `output`, which has its size.
     ///
-    /// - Returns: The bytes, or `nil` when the input doesn't decode to a whole cluster.
-    /// - Throws: ``QCOW2Error/Code/unsupported`` for zstd in a build without it.
+    /// - Throws: ``QCOW2Error/Code/corrupt`` when the input doesn't decode to a whole cluster;
+    ///   ``QCOW2Error/Code/unsupported`` for zstd in a build without it.
     static func decompress(
-        _ input: [UInt8], _ type: CompressionType, byteCount: Int, at offset: HostOffset
-    ) throws(QCOW2Error) -> [UInt8]? {
+        _ input: Span<UInt8>, _ type: CompressionType, into output: inout MutableSpan<UInt8>, at offset: HostOffset
+    ) throws(QCOW2Error) {
+        let isWhole: Bool
         switch type {
-        case .deflate: return inflate(input, byteCount: byteCount)
+        case .deflate: isWhole = inflate(input, into: &output)
         case .zstd:
             #if Zstd
-                return decodeZstd(input, byteCount: byteCount)
+                isWhole = decodeZstd(input, into: &output)
             #else
                 throw QCOW2Error(.unsupported, "Reading zstd clusters needs a build with the trait Zstd.", at: offset)
             #endif
         }
+        guard isWhole else { throw .invalid("compressed cluster", "it doesn't decode to a whole cluster", at: offset) }
     }
 
     /// Raw deflate, without a header.
-    private static func inflate(_ input: [UInt8], byteCount: Int) -> [UInt8]? {
-        var input = input
-        var output = [UInt8](repeating: 0, count: byteCount)
-        // SAFETY: both buffers outlive the stream, which is told their lengths and ended before they go.
-        let isWhole = unsafe input.withUnsafeMutableBufferPointer { source in
+    private static func inflate(_ input: Span<UInt8>, into output: inout MutableSpan<UInt8>) -> Bool {
+        // SAFETY: both buffers outlive the stream, which is told their lengths, ended before they go, and never writes
+        // to its input.
+        unsafe input.withUnsafeBufferPointer { source in
             unsafe output.withUnsafeMutableBufferPointer { target in
                 var stream = unsafe z_stream()
-                unsafe stream.next_in = source.baseAddress
+                unsafe stream.next_in = source.baseAddress.map { unsafe UnsafeMutablePointer(mutating: $0) }
                 unsafe stream.avail_in = UInt32(source.count)
                 unsafe stream.next_out = target.baseAddress
                 unsafe stream.avail_out = UInt32(target.count)
@@ -52,16 +53,14 @@ enum ClusterCodec {
                 return unsafe stream.avail_out == 0 && (result == Z_STREAM_END || result == Z_BUF_ERROR)
             }
         }
-        return isWhole ? output : nil
     }
 
     #if Zstd
         /// One or more zstd frames.
-        private static func decodeZstd(_ input: [UInt8], byteCount: Int) -> [UInt8]? {
-            var output = [UInt8](repeating: 0, count: byteCount)
+        private static func decodeZstd(_ input: Span<UInt8>, into output: inout MutableSpan<UInt8>) -> Bool {
             // SAFETY: both buffers outlive the stream, which is told their lengths and freed before they go.
-            let isWhole = unsafe input.withUnsafeBytes { source in
-                unsafe output.withUnsafeMutableBytes { target in
+            unsafe input.withUnsafeBufferPointer { source in
+                unsafe output.withUnsafeMutableBufferPointer { target in
                     guard let stream = unsafe ZSTD_createDStream() else { return false }
                     defer { _ = unsafe ZSTD_freeDStream(stream) }
                     var from = unsafe ZSTD_inBuffer(src: source.baseAddress, size: source.count, pos: 0)
@@ -74,7 +73,6 @@ enum ClusterCodec {
                     return true
                 }
             }
-            return isWhole ? output : nil
         }
     #endif
 }

@@ -74,6 +74,9 @@ public struct Image<S: Storage & ~Copyable>: ~Copyable {
     }
 }
 
+// What only reads may be done by several threads at once; all that changes is exclusive anyway.
+extension Image: Sendable where S: Sendable & ~Copyable {}
+
 extension Image where S == FileStorage {
     /// Opens an image file.
     ///

@@ -32,6 +32,13 @@ extension Image where S: ~Copyable {
         let state = try ImageState(opened, reading: storage)
         var proposal = Proposal(keeping: state)
         try change(state, &proposal)
+        try carryOut(proposal, from: state, options)
+    }
+
+    /// Plans a proposal and commits it.
+    mutating func carryOut(
+        _ proposal: Proposal, from state: ImageState, _ options: WriteOptions
+    ) throws(QCOW2Error) {
         var work = WorkMeter(options.progress)
         let update = try UpdatePlanner.plan(
             proposal, from: state, reading: storage, budget: options.memoryBudget, &work)
@@ -39,7 +46,7 @@ extension Image where S: ~Copyable {
     }
 
     /// Refuses, by name, every image that must not be written.
-    private func checkWritable() throws(QCOW2Error) {
+    func checkWritable() throws(QCOW2Error) {
         guard storage.isWritable else {
             throw QCOW2Error(.readOnly, "'\(storage.name)' was opened for reading only.")
         }
@@ -58,7 +65,7 @@ extension Image where S: ~Copyable {
         }
         if features.contains(.externalDataFile) {
             throw QCOW2Error(
-                .unsupported, "'\(storage.name)' keeps its data in an external data file, which allows no snapshots.",
+                .unsupported, "'\(storage.name)' keeps its data in an external data file, which isn't written.",
                 at: place)
         }
     }

@@ -9,6 +9,14 @@
     internal import Musl
 #endif
 
+/// Which lock of another process excluded a use of an image.
+public struct LockConflict: Error, Hashable, Sendable {
+    /// The byte of the file: 100 + p where others use permission p, 200 + p where they forbid it.
+    public let byte: Int
+    /// Whether the byte couldn't even be locked for sharing.
+    public let isExclusive: Bool
+}
+
 /// The locks by which QEMU's programs and this library keep out of each other's way.
 ///
 /// Section "6.10 Locking".
@@ -32,25 +40,33 @@ struct FileLock: Hashable, Sendable {
 
     /// Takes the locks on an open file, without waiting.
     ///
+    /// - Returns: Which locks they are.
     /// - Throws: ``QCOW2Error/Code/inUse`` when another process holds a lock that excludes this use.
-    func take(on descriptor: Int32, _ path: String) throws(QCOW2Error) {
+    func take(
+        on descriptor: Int32, _ path: String, _ calls: some FileCalls
+    ) throws(QCOW2Error) -> FileStorage.Locking {
         #if os(Linux)
             for byte in locked {
                 var lock = Self.range(byte, Int16(F_RDLCK))
-                let result = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_SETLK, &lock) }
+                let result = retryingInterrupts { calls.control(descriptor, F_OFD_SETLK, &lock) }
                 guard case .failure(let error) = result else { continue }
-                if error.number == EAGAIN || error.number == EACCES { throw inUse(descriptor, path) }
+                if error.number == EAGAIN || error.number == EACCES {
+                    throw inUse(descriptor, path, LockConflict(byte: byte, isExclusive: true))
+                }
                 // A kernel or file system without these locks: QEMU takes none either, so only we exclude each other.
-                return try takeAdvisory(on: descriptor, path)
+                return try takeAdvisory(on: descriptor, path, calls)
             }
             for byte in tested {
                 var lock = Self.range(byte, Int16(F_WRLCK))
-                let result = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_GETLK, &lock) }
+                let result = retryingInterrupts { calls.control(descriptor, F_OFD_GETLK, &lock) }
                 if case .failure(let error) = result { throw .system(error, "Testing the locks of", path) }
-                if lock.l_type != Int16(F_UNLCK) { throw inUse(descriptor, path) }
+                if lock.l_type != Int16(F_UNLCK) {
+                    throw inUse(descriptor, path, LockConflict(byte: byte, isExclusive: false))
+                }
             }
+            return .byteRanges
         #else
-            try takeAdvisory(on: descriptor, path)
+            return try takeAdvisory(on: descriptor, path, calls)
         #endif
     }
 
@@ -58,21 +74,28 @@ struct FileLock: Hashable, Sendable {
     ///
     /// Closing is not enough: while another thread starts a process, that process holds a copy of the descriptor, and
     /// with it the locks, until it has become the other program.
-    static func release(on descriptor: Int32) {
+    static func release(on descriptor: Int32, _ calls: some FileCalls) {
         #if os(Linux)
             var lock = flock(l_type: Int16(F_UNLCK), l_whence: Int16(SEEK_SET), l_start: 100, l_len: 104, l_pid: 0)
-            _ = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_SETLK, &lock) }
+            _ = retryingInterrupts { calls.control(descriptor, F_OFD_SETLK, &lock) }
         #endif
-        _ = retryingInterrupts { flock(descriptor, LOCK_UN) }
+        _ = retryingInterrupts { calls.lockWhole(descriptor, LOCK_UN) }
     }
 
-    private func takeAdvisory(on descriptor: Int32, _ path: String) throws(QCOW2Error) {
-        let result = retryingInterrupts { flock(descriptor, (isExclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) }
-        guard case .failure(let error) = result, error.number == EWOULDBLOCK else { return }
-        throw inUse(descriptor, path)
+    private func takeAdvisory(
+        on descriptor: Int32, _ path: String, _ calls: some FileCalls
+    ) throws(QCOW2Error) -> FileStorage.Locking {
+        let result = retryingInterrupts {
+            calls.lockWhole(descriptor, (isExclusive ? LOCK_EX : LOCK_SH) | LOCK_NB)
+        }
+        switch result {
+        case .success: return .advisory
+        case .failure(let error) where error.number == EWOULDBLOCK: throw inUse(descriptor, path)
+        case .failure: return .unavailable
+        }
     }
 
-    private func inUse(_ descriptor: Int32, _ path: String) -> QCOW2Error {
+    private func inUse(_ descriptor: Int32, _ path: String, _ conflict: LockConflict? = nil) -> QCOW2Error {
         var holder = "another process, such as a running virtual machine"
         #if os(Linux)
             holder = Self.holder(of: descriptor) ?? holder
@@ -81,7 +104,8 @@ struct FileLock: Hashable, Sendable {
             .inUse,
             isExclusive
                 ? "'\(path)' is in use by \(holder); stop it first."
-                : "'\(path)' is being written by \(holder); stop it first, or read without locking.")
+                : "'\(path)' is being written by \(holder); stop it first, or read without locking.",
+            cause: conflict)
     }
 
     #if os(Linux)
