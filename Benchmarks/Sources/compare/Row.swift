@@ -20,6 +20,12 @@ struct Row: Sendable {
             theirs: [["snapshot", "-c", "new", "@"]], growth: growth)
     }
 
+    private static func check(_ specimen: Specimen) -> Row {
+        Row(
+            name: "check, \(specimen.name)", specimen: specimen, ours: ["check", "@"], theirs: [["check", "@"]],
+            writes: false)
+    }
+
     private static func applyAndDelete(_ base: Specimen) -> [Row] {
         let specimen = Specimen.withSnapshots(1, of: base)
         return [
@@ -39,7 +45,9 @@ struct Row: Sendable {
     static let all: [Row] = {
         let tebibyte = 1024.0
         var rows = verbs(.sequential("1T"), growth: tebibyte)
+        rows.append(check(.sequential("1T")))
         rows += verbs(.sequential("64G"), growth: 64)
+        rows.append(check(.shuffled("64G")))
         rows += verbs(.shuffled("64G"))
         rows.append(create(.sequential("256G"), growth: 256))
         rows.append(create(.sequential("4T"), growth: 4 * tebibyte))

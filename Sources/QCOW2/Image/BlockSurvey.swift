@@ -24,6 +24,27 @@ struct BlockSurvey: Sendable {
         reader = RefcountReader(table)
     }
 
+    /// A survey in which nothing was found yet, with room for blocks that describe so many clusters.
+    init(describing clusterCount: UInt64, in table: RefcountTable) {
+        let perBlock = table.geometry.refcountsPerBlock
+        let count = max(table.blockOffsets.count, Int((clusterCount + perBlock - 1) / perBlock))
+        hasChanges = [Bool](repeating: false, count: count)
+        lastUsed = [UInt64](repeating: 0, count: count)
+        reader = RefcountReader(table)
+    }
+
+    /// Notes what becomes of the refcounts of neighbouring clusters, which are free if they are zero before and after.
+    mutating func note(_ piece: Range<UInt64>, _ old: [UInt64], _ new: [UInt64], hasChanges: Bool) {
+        let index = reader.blockIndex(of: piece.lowerBound)
+        if hasChanges { self.hasChanges[index] = true }
+        let values = (0..<piece.count).map { old[$0] | new[$0] }
+        noteUsed(values, piece, index)
+        noteFree(values, piece, allOfIt: values.allSatisfy { $0 == 0 })
+    }
+
+    /// Notes that a block must be written anew.
+    mutating func noteChange(_ index: Int) { hasChanges[index] = true }
+
     /// Compares the refcounts of a window's clusters with the references.
     ///
     /// Condition S1 of section "6.0 Model": no refcount is too low. And invariant I-20: none becomes too large.
@@ -49,26 +70,26 @@ struct BlockSurvey: Sendable {
             if settled.isBad { throw Self.complaint(window, reader.values, piece, state) }
             if isDescribed {
                 if settled.hasChanges { hasChanges[index] = true }
-                if settled.freeCount < count { noteUsed(piece, index) }
+                if settled.freeCount < count { noteUsed(reader.values, piece, index) }
             }
-            if settled.freeCount > 0 { noteFree(piece, allOfIt: settled.freeCount == count) }
+            if settled.freeCount > 0 { noteFree(reader.values, piece, allOfIt: settled.freeCount == count) }
             first = piece.upperBound
         }
     }
 
-    private mutating func noteUsed(_ piece: Range<UInt64>, _ index: Int) {
-        guard let last = (0..<Int(piece.upperBound - piece.lowerBound)).last(where: { reader.values[$0] != 0 }) else {
+    private mutating func noteUsed(_ values: [UInt64], _ piece: Range<UInt64>, _ index: Int) {
+        guard let last = (0..<Int(piece.upperBound - piece.lowerBound)).last(where: { values[$0] != 0 }) else {
             return
         }
         lastUsed[index] = piece.lowerBound + UInt64(last)
         end = lastUsed[index] + 1
     }
 
-    private mutating func noteFree(_ piece: Range<UInt64>, allOfIt: Bool) {
+    private mutating func noteFree(_ values: [UInt64], _ piece: Range<UInt64>, allOfIt: Bool) {
         guard !allOfIt else {
             return addFree(ClusterRun(first: piece.lowerBound, count: piece.upperBound - piece.lowerBound))
         }
-        for index in 0..<Int(piece.upperBound - piece.lowerBound) where reader.values[index] == 0 {
+        for index in 0..<Int(piece.upperBound - piece.lowerBound) where values[index] == 0 {
             addFree(ClusterRun(first: piece.lowerBound + UInt64(index), count: 1))
         }
     }

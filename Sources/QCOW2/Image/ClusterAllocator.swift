@@ -9,9 +9,12 @@ struct ClusterAllocator: Sendable {
     private var head = 0
     /// From here on, everything is free.
     private var end: UInt64
+    /// Except these, in ascending order: an entry that shouldn't be points there.
+    private let reserved: [UInt64]
 
-    init(_ blocks: BlockSurvey, in geometry: ImageGeometry) {
+    init(_ blocks: BlockSurvey, in geometry: ImageGeometry, avoiding reserved: [UInt64] = []) {
         self.geometry = geometry
+        self.reserved = reserved
         end = blocks.end
         runs = blocks.free
         while let last = runs.last, last.end > end {
@@ -21,6 +24,13 @@ struct ClusterAllocator: Sendable {
                 runs[runs.count - 1].count = end - last.first
             }
         }
+    }
+
+    /// From now on, takes only clusters behind everything in use, and behind `clusterCount` clusters.
+    mutating func takeOnlyBehind(_ clusterCount: UInt64) {
+        runs = []
+        head = 0
+        end = max(end, clusterCount)
     }
 
     /// Takes neighbouring clusters.
@@ -35,6 +45,7 @@ struct ClusterAllocator: Sendable {
             return run
         }
         // The last free run may go on behind the last used cluster: it was cut there, so it ends before one.
+        for cluster in reserved where cluster >= end && cluster - end < clusterCount { end = cluster + 1 }
         let run = ClusterRun(first: end, count: clusterCount)
         guard run.end <= ImageGeometry.hostOffsetLimit >> UInt64(geometry.clusterBits) else {
             throw QCOW2Error(.limitExceeded, "The image file would grow past the largest offset of the format.")

@@ -101,7 +101,8 @@ struct L2TableScan: Sendable {
             let raw: UInt64 = table.loadBigEndian(at: position)
             let offset = raw & ~L2Entry.Bits.copied
             let isPlain = !isExtended || isPlainBitmap(table.loadBigEndian(at: position &+ 8), offset)
-            if raw & keyMask == expected, isPlain {
+            // An entry with all bits set is what nothing is expected to be, too.
+            if raw & keyMask == expected, isPlain, raw != .max {
                 flags.note(raw)
                 count &+= 1
                 expected &+= geometry.clusterSize
@@ -282,5 +283,9 @@ enum CopiedFlags: Hashable, Sendable {
         subscript(index: Int) -> Bool { words[index / 64] >> UInt64(index % 64) & 1 == 1 }
 
         mutating func set(_ index: Int) { words[index / 64] |= 1 << UInt64(index % 64) }
+
+        mutating func set(_ index: Int, to isSet: Bool) {
+            if isSet { set(index) } else { words[index / 64] &= ~(1 << UInt64(index % 64)) }
+        }
     }
 }

@@ -29,6 +29,8 @@ struct RefcountPlan: Sendable {
     var targets: [(index: Int, offset: HostOffset)] = []
     /// How counts change with the trees.
     var changes: any ReferenceChanges
+    /// Whether `changes` says what all refcounts of a new block are, and not only those that the survey found.
+    var setsAllRefcounts = false
     /// What was found in the old blocks.
     var blocks: BlockSurvey
     /// How counts change with what moves, comes and goes.

@@ -89,7 +89,7 @@ struct RefcountWriter {
         let piece = reader.piece(from: clusters.lowerBound, upTo: clusters.upperBound)
         try reader.read(piece, from: storage)
         for position in 0..<piece.count { values[position] = reader.values[position] }
-        if index < plan.blocks.hasChanges.count, plan.blocks.hasChanges[index] {
+        if plan.setsAllRefcounts || (index < plan.blocks.hasChanges.count && plan.blocks.hasChanges[index]) {
             try plan.changes.addChanges(to: &values, of: piece, reading: storage, &work)
         }
         plan.adjustments.apply(to: &values, of: piece)

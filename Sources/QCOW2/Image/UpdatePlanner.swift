@@ -55,6 +55,31 @@ struct UpdatePlanner {
         return try planner.plan(storage)
     }
 
+    /// Plans the repair of an image whose references were counted already; reads L1 tables from `storage`.
+    static func planRepair<S: Storage & ~Copyable>(
+        _ proposal: Proposal, from state: ImageState, _ l2Tables: L2Tables,
+        _ flagChanges: [(table: Int, flags: CopiedFlags)], _ blocks: BlockSurvey, _ changes: any ReferenceChanges,
+        _ allocator: ClusterAllocator, reading storage: borrowing S
+    ) throws(QCOW2Error) -> MetadataUpdate {
+        var planner = UpdatePlanner(proposal, state, l2Tables, flagChanges, blocks, changes, allocator)
+        return try planner.plan(storage)
+    }
+
+    private init(
+        _ proposal: Proposal, _ state: ImageState, _ l2Tables: L2Tables,
+        _ flagChanges: [(table: Int, flags: CopiedFlags)], _ blocks: BlockSurvey, _ changes: any ReferenceChanges,
+        _ allocator: ClusterAllocator
+    ) {
+        self.state = state
+        self.proposal = proposal
+        self.l2Tables = l2Tables
+        self.flagChanges = flagChanges
+        self.blocks = blocks
+        self.changes = changes
+        self.allocator = allocator
+        refcounts = RefcountPlanner(state.refcounts, blocks)
+    }
+
     private init<Lane>(_ proposal: Proposal, _ count: ReferenceCount<Lane>) {
         state = count.state
         self.proposal = proposal
@@ -71,6 +96,7 @@ struct UpdatePlanner {
         try planResizing(storage)
         var header = state.header
         header.size = proposal.virtualSize
+        if let repair = proposal.repair { header.incompatibleFeatures.subtract(repair.clearedFeatures) }
         // Unknown bits go with the first write, and so does a promise about bitmaps that aren't there.
         let keepsBitmaps = state.hasTrustedBitmaps && !proposal.dropsBitmaps
         header.autoclearFeatures.formIntersection(keepsBitmaps ? .bitmaps : [])
@@ -85,8 +111,8 @@ struct UpdatePlanner {
         return MetadataUpdate(
             oldFileByteCount: state.fileByteCount, tables: tables, l2Tables: l2Tables, flagChanges: flagChanges,
             refcounts: RefcountPlan(
-                table: state.refcounts, targets: targets, changes: changes, blocks: blocks, adjustments: adjustments,
-                reserve: reserve(targets)),
+                table: state.refcounts, targets: targets, changes: changes, setsAllRefcounts: proposal.repair != nil,
+                blocks: blocks, adjustments: adjustments, reserve: reserve(targets)),
             header: header, entries: entries, snapshotTableByteCount: tableByteCount)
     }
 
@@ -144,13 +170,13 @@ struct UpdatePlanner {
     private func relocated(_ tree: [L1Entry], isActive: Bool) -> [L1Entry] {
         var hint = 0
         return tree.map { entry in
-            guard let offset = entry.l2Table, let index = l2Tables.index(of: offset, near: hint) else {
-                return .unallocated
-            }
+            // Only a damaged image has entries that are neither empty nor point to a table; they stay as they are.
+            guard let offset = entry.l2Table, let index = l2Tables.index(of: offset, near: hint) else { return entry }
             hint = index + 1
             let table = l2Tables[index]
-            return L1Entry(
-                l2Table: table.target.rawValue == 0 ? offset : table.target, isCopied: isActive && table.isPrivate)
+            let isCopied = isActive && (proposal.repair?.setsFlags == false ? entry.isCopied : table.isPrivate)
+            return entry.with(
+                l2Table: table.target.rawValue == 0 ? offset : table.target, isCopied: isCopied)
         }
     }
 
@@ -161,11 +187,13 @@ struct UpdatePlanner {
         let source =
             proposal.activeTree == ImageState.activeTree ? old : try state.readTree(proposal.activeTree, from: storage)
         var entries = relocated(source, isActive: true)
-        let needed = Int(geometry.l1EntryCount(forDiskSize: proposal.virtualSize))
-        entries.append(contentsOf: repeatElement(.unallocated, count: max(0, needed - entries.count)))
+        if proposal.repair == nil {
+            let needed = Int(geometry.l1EntryCount(forDiskSize: proposal.virtualSize))
+            entries.append(contentsOf: repeatElement(.unallocated, count: max(0, needed - entries.count)))
+        }
         for index in source.indices where proposal.drops(l1Index: index) { entries[index] = .unallocated }
         for (index, table) in addedTables { entries[index] = L1Entry(l2Table: table, isCopied: true) }
-        if entries == old { return }
+        if entries == old, proposal.repair?.movesActiveL1 != true { return }
         adjust(geometry.run(at: header.l1TableOffset, byteCount: UInt64(old.count * L1Entry.byteCount)), -1)
         // Safe: at most 4,194,304 entries, checked for every L1 table and virtual size.
         header.l1EntryCount = UInt32(entries.count)
@@ -213,7 +241,9 @@ struct UpdatePlanner {
     private mutating func planSnapshotTable(
         _ entries: [SnapshotTableEntry], _ header: inout Header
     ) throws(QCOW2Error) -> UInt64 {
-        if !entries.isEmpty, entries == state.entries { return state.snapshotTableByteCount }
+        let isSame = entries == state.entries && proposal.repair?.rewritesSnapshotTable != true
+        // A repair that leaves the table alone must not touch what it couldn't read of it.
+        if isSame, !entries.isEmpty || proposal.repair != nil { return state.snapshotTableByteCount }
         adjust(state.tables.first { $0.kind == .snapshotTable }?.run, -1)
         header.snapshotCount = UInt32(entries.count)
         guard !entries.isEmpty else {

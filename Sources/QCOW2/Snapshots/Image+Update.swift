@@ -71,14 +71,14 @@ extension Image where S: ~Copyable {
         let features = header.incompatibleFeatures
         if features.contains(.corrupt) {
             throw QCOW2Error(
-                .needsRepair, "'\(storage.name)' is marked corrupt; repair it first, with qemu-img check -r all.",
+                .needsRepair, "'\(storage.name)' is marked corrupt; repair it first, with qsnap check --repair all.",
                 at: place)
         }
         if features.contains(.dirty) {
             throw QCOW2Error(
                 .needsRepair,
                 "'\(storage.name)' is marked dirty: the last writer didn't close it; repair it first, "
-                    + "with qemu-img check -r all.", at: place)
+                    + "with qsnap check --repair all.", at: place)
         }
         if features.contains(.externalDataFile) {
             throw QCOW2Error(
