@@ -23,7 +23,7 @@ struct QSnap: ParsableCommand {
             5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 64 usage.
             """,
         version: "0.1.0",
-        subcommands: [List.self, Create.self, Apply.self, Delete.self, Rename.self, Check.self, Usage.self]
+        subcommands: [List.self, Create.self, Apply.self, Delete.self, Rename.self, Check.self, Usage.self, Diff.self]
     )
 }
 

@@ -19,7 +19,7 @@ import Testing
             "Exit status: 0 done; 1 failed; 2 corruption found; 3 only leaks found; 4 no such or ambiguous snapshot; "
                 + "5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 64 usage.",
             "list List the snapshots", "create Create a snapshot", "apply Make the disk", "delete Delete snapshots",
-            "rename Give a snapshot", "usage Say how much",
+            "rename Give a snapshot", "usage Say how much", "diff Say which ranges",
         ] {
             #expect(text.contains(words))
         }
@@ -40,6 +40,10 @@ import Testing
             (
                 "delete",
                 ["[<snapshots> ...]", "--all", "--keep-last <n>", "--older-than <age>", "-n, --dry-run", "--json"]
+            ),
+            (
+                "diff",
+                ["<image> <from> [<to>]", "--full", "--exact", "--export-rbd <file>", "--allow-backing", "--json"]
             ),
             ("usage", ["<image>", "--json", "-U, --force-share", "--deleting <snapshot>"]),
             ("rename", ["<snapshot>", "<new-name>", "--json", "--discard/--no-discard"]),

@@ -36,6 +36,23 @@ struct Row: Sendable {
         [create(base, growth: growth)] + applyAndDelete(base)
     }
 
+    /// What qemu-img has nothing like, beside its check, which walks over the same tables.
+    private static func readings(_ base: Specimen) -> [Row] {
+        let specimen = Specimen.withSnapshots(2, of: base)
+        let check = [["check", "@"]]
+        return [
+            Row(
+                name: "usage, \(base.name) (beside check)", specimen: specimen, ours: ["usage", "@"], theirs: check,
+                writes: false),
+            Row(
+                name: "diff, \(base.name) (beside check)", specimen: specimen, ours: ["diff", "@", "s1"],
+                theirs: check, writes: false),
+            Row(
+                name: "diff with zeros, \(base.name) (beside check)", specimen: specimen,
+                ours: ["diff", "@", "--full"], theirs: check, writes: false),
+        ]
+    }
+
     static let all: [Row] = {
         let tebibyte = 1024.0
         var rows = verbs(.sequential("1T"), growth: tebibyte)
@@ -56,6 +73,8 @@ struct Row: Sendable {
         rows.append(
             Row(
                 name: "list", specimen: small, ours: ["list", "@"], theirs: [["snapshot", "-l", "@"]], writes: false))
+        rows += readings(.sequential("1T"))
+        rows += readings(.shuffled("64G"))
         return rows
     }()
 }
