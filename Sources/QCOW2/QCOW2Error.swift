@@ -27,6 +27,7 @@ public struct QCOW2Error: Error, Sendable {
         private enum Wrapped: String {
             case notQCOW2, corrupt, needsRepair, unsupported, inputOutput, inUse, readOnly
             case noSuchSnapshot, ambiguousSnapshot, invalidName, nameInUse, limitExceeded, activeBitmaps, cancelled
+            case wouldLoseData
             case backingFileNotAllowed, outsideDisk
         }
         private let wrapped: Wrapped
@@ -55,7 +56,9 @@ public struct QCOW2Error: Error, Sendable {
         public static var nameInUse: Self { Self(wrapped: .nameInUse) }
         /// The new state would exceed a limit of the format, such as the largest refcount.
         public static var limitExceeded: Self { Self(wrapped: .limitExceeded) }
-        /// The image holds bitmaps, which applying a snapshot would make wrong.
+        /// The disk would become smaller, and the caller didn't say that this may lose data.
+        public static var wouldLoseData: Self { Self(wrapped: .wouldLoseData) }
+        /// The image holds bitmaps, which changing the disk at once would make wrong.
         public static var activeBitmaps: Self { Self(wrapped: .activeBitmaps) }
         /// The data is in a backing file that the caller's ``BackingFilePolicy`` doesn't allow to be opened.
         public static var backingFileNotAllowed: Self { Self(wrapped: .backingFileNotAllowed) }

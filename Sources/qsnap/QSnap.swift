@@ -22,17 +22,23 @@ struct QSnap: ParsableCommand {
             Exit status: 0 done; 1 failed; 2 corruption found; 3 only leaks found; 4 no such or ambiguous snapshot; \
             5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 64 usage.
             """,
-        version: "0.1.0",
-        subcommands: [List.self, Create.self, Apply.self, Delete.self, Rename.self, Check.self, Usage.self, Diff.self]
+        version: Main.version,
+        subcommands: [
+            List.self, Create.self, Apply.self, Delete.self, Rename.self, Check.self, Inspect.self, Usage.self,
+            Diff.self,
+        ]
     )
 }
 
 @main
 enum Main {
+    static let version = "0.1.0"
+
     static func main() {
         // A closed pipe and a file size limit are errors of the write, reported as such, and not the process's end.
         signal(SIGPIPE, SIG_IGN)
         signal(SIGXFSZ, SIG_IGN)
+        if let arguments = QemuImg.arguments(of: rawArguments) { exit(QemuImg.run(arguments)) }
         var image: String?
         do {
             try checkArguments()
@@ -46,6 +52,17 @@ enum Main {
             Failure(error, in: image).exit()
         } catch {
             QSnap.exit(withError: error)
+        }
+    }
+
+    /// The arguments as bytes, with the program's name in front.
+    private static var rawArguments: [[UInt8]] {
+        CommandLine.arguments.indices.map { index in
+            // SAFETY: the indices are those of argv, whose strings live as long as the process.
+            guard let argument = unsafe CommandLine.unsafeArgv[index] else { return [] }
+            return unsafe Array(UnsafeBufferPointer(start: argument, count: strlen(argument))).map {
+                UInt8(bitPattern: $0)
+            }
         }
     }
 

@@ -179,8 +179,23 @@ struct RandomSequence {
         let unit = disk.layout.clusterSize
         let byteCount = max(
             1, disk.active.count / 512 + Int.random(in: (-8 * unit / 512)...(8 * unit / 512), using: &random))
-        note("resize to \(byteCount * 512)")
-        try disk.resize(to: byteCount * 512)
+        if Bool.random(using: &random) {
+            note("their resize to \(byteCount * 512)")
+            return try disk.resize(to: byteCount * 512)
+        }
+        note("our resize to \(byteCount * 512)")
+        let backingSize = UInt64(disk.backing.count)
+        do throws(QCOW2Error) {
+            var image = try Image.open(disk.path, for: .writing)
+            try image.resize(to: UInt64(byteCount * 512), allowingDataLoss: true, backingSize: backingSize)
+        } catch {
+            // What the backing file has behind the old end can't always be hidden without reading it.
+            guard error.code == .backingFileNotAllowed || error.code == .unsupported,
+                UInt64(disk.active.count) < backingSize
+            else { throw error }
+            return note("refused")
+        }
+        disk.resized(to: byteCount * 512)
     }
 
     private mutating func newName() -> String {

@@ -141,6 +141,11 @@ struct TestDisk {
         active = try content(nil)
     }
 
+    /// The model's side of a resize by us: what is added reads as zeros.
+    mutating func resized(to byteCount: Int) {
+        active = Array(active.prefix(byteCount)) + [UInt8](repeating: 0, count: max(0, byteCount - active.count))
+    }
+
     // The model's side of the verbs, whoever carries them out.
     mutating func created(_ name: String) { snapshots[name] = active }
     mutating func applied(_ name: String) { active = snapshots[name] ?? [] }

@@ -20,6 +20,7 @@ import Testing
                 + "5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 64 usage.",
             "list List the snapshots", "create Create a snapshot", "apply Make the disk", "delete Delete snapshots",
             "rename Give a snapshot", "usage Say how much", "diff Say which ranges",
+            "inspect Show what an image is",
         ] {
             #expect(text.contains(words))
         }
@@ -47,6 +48,7 @@ import Testing
             ),
             ("usage", ["<image>", "--json", "-U, --force-share", "--deleting <snapshot>"]),
             ("rename", ["<snapshot>", "<new-name>", "--json", "--discard/--no-discard"]),
+            ("inspect", ["<image>", "--dump", "--json", "-U, --force-share", "--search <mib>", "(default: 1024)"]),
         ])
     func commands(_ name: String, _ words: [String]) throws {
         let help = try Command.run(["help", name])

@@ -56,7 +56,18 @@ struct BitmapsExtension: Hashable, Sendable {
 struct BitmapDirectoryEntry: Hashable, Sendable {
     let tableOffset: HostOffset
     let tableEntryCount: UInt32
+    let flags: Flags
+    /// log2 of the bytes that one bit stands for.
+    let granularityBits: UInt8
     let name: [UInt8]
+
+    struct Flags: OptionSet, Hashable, Sendable {
+        let rawValue: UInt32
+        init(rawValue: UInt32) { self.rawValue = rawValue }
+
+        static let inUse = Self(rawValue: 1 << 0)
+        static let automatic = Self(rawValue: 1 << 1)
+    }
 
     enum Layout {
         static let tableOffset = Field<UInt64>("bitmap_table_offset", at: 0)
@@ -138,7 +149,10 @@ struct BitmapDirectoryEntry: Hashable, Sendable {
         }
         let name = [UInt8](copying: bytes, nameStart..<end)
         return (
-            BitmapDirectoryEntry(tableOffset: tableOffset, tableEntryCount: entryCount, name: name), byteCount
+            BitmapDirectoryEntry(
+                tableOffset: tableOffset, tableEntryCount: entryCount, flags: Flags(rawValue: flags),
+                granularityBits: Layout.granularityBits.load(from: bytes), name: name),
+            byteCount
         )
     }
 }

@@ -6,6 +6,10 @@
 /// Section "2.4 Extended L2 entry".
 struct SubclusterBitmap: RawRepresentable, Hashable, Sendable {
     static let subclusterCount = 32
+    /// All subclusters read as zeros.
+    static let allZero = SubclusterBitmap(rawValue: 0xFFFF_FFFF_0000_0000)
+    /// All subclusters are allocated.
+    static let allAllocated = SubclusterBitmap(rawValue: 0x0000_0000_FFFF_FFFF)
 
     var rawValue: UInt64
 
@@ -28,6 +32,17 @@ struct SubclusterBitmap: RawRepresentable, Hashable, Sendable {
         let bit: UInt32 = 1 << UInt32(index)
         if zeros & bit != 0 { return .zero }
         return allocated & bit != 0 ? .allocated : .unallocated
+    }
+
+    /// Gives a subcluster, 0 to 31, another mapping.
+    mutating func set(_ mapping: Mapping, ofSubcluster index: Int) {
+        let (allocated, zero) = (UInt64(1) << UInt64(index), UInt64(1) << UInt64(index + 32))
+        rawValue &= ~(allocated | zero)
+        switch mapping {
+        case .unallocated: break
+        case .zero: rawValue |= zero
+        case .allocated: rawValue |= allocated
+        }
     }
 
     /// What the specification forbids in the bitmap of `entry`, if anything.

@@ -59,6 +59,8 @@ struct Header: Hashable, Sendable {
 
         static let version2ByteCount = 72
         static let version3ByteCount = 104
+        /// With the compression type, and padding to a multiple of 8.
+        static let newByteCount = 112
 
         static let version2Fields: [FieldDescription] = [
             magic.description, version.description, backingFileOffset.description, backingFileSize.description,

@@ -49,5 +49,31 @@ enum RefcountBlock {
         }
     }
 
+    /// The refcount at an index, of `1 << order` bits.
+    static func refcount(at index: Int, order: Int, in bytes: Span<UInt8>) -> UInt64 {
+        switch order {
+        case 3: UInt64(bytes[index])
+        case 4: UInt64(bytes.loadBigEndian(at: index &* 2, as: UInt16.self))
+        case 5: UInt64(bytes.loadBigEndian(at: index &* 4, as: UInt32.self))
+        case 6: bytes.loadBigEndian(at: index &* 8, as: UInt64.self)
+        default:
+            UInt64(bytes[(index << order) >> 3] >> UInt8(truncatingIfNeeded: (index << order) & 7) & narrowMask(order))
+        }
+    }
+
+    /// Changes the refcount at an index to a number that must fit into `1 << order` bits.
+    static func store(_ refcount: UInt64, at index: Int, order: Int, in bytes: inout MutableSpan<UInt8>) {
+        switch order {
+        case 3: bytes[index] = UInt8(truncatingIfNeeded: refcount)
+        case 4: bytes.storeBigEndian(UInt16(truncatingIfNeeded: refcount), at: index &* 2)
+        case 5: bytes.storeBigEndian(UInt32(truncatingIfNeeded: refcount), at: index &* 4)
+        case 6: bytes.storeBigEndian(refcount, at: index &* 8)
+        default:
+            let (byte, mask) = ((index << order) >> 3, narrowMask(order))
+            let shift = UInt8(truncatingIfNeeded: (index << order) & 7)
+            bytes[byte] = bytes[byte] & ~(mask << shift) | (UInt8(truncatingIfNeeded: refcount) & mask) << shift
+        }
+    }
+
     private static func narrowMask(_ order: Int) -> UInt8 { (1 << (1 << UInt8(order))) - 1 }
 }

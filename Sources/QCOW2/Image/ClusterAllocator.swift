@@ -42,6 +42,34 @@ struct ClusterAllocator: Sendable {
         end = run.end
         return run
     }
+
+    /// Takes back clusters that nothing refers to any more.
+    mutating func free(_ run: ClusterRun) {
+        guard run.end < end else {
+            end = run.first
+            while let last = runs.last, last.count == 0 || last.end == end {
+                if last.count > 0 { end = last.first }
+                runs.removeLast()
+            }
+            return head = min(head, runs.count)
+        }
+        // The first run behind it; those that are used up keep their place.
+        var (low, high) = (0, runs.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if runs[middle].first < run.first { low = middle + 1 } else { high = middle }
+        }
+        if low > 0, runs[low - 1].end == run.first {
+            runs[low - 1].count += run.count
+            low -= 1
+        } else if low < runs.count, runs[low].count > 0, runs[low].first == run.end {
+            runs[low].first = run.first
+            runs[low].count += run.count
+        } else {
+            runs.insert(run, at: low)
+        }
+        head = min(head, low)
+    }
 }
 
 /// Additions to the refcounts of single clusters, beside what counting the trees says.

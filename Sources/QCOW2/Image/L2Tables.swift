@@ -36,16 +36,33 @@ struct L2Tables: Sendable {
     /// The runs of those tables that have few, one table after the other.
     private(set) var runs: [ClusterRun] = []
 
+    /// No tables.
+    init() {}
+
     /// Collects the tables of all trees.
+    ///
+    /// L1 entries of the old active tree that are dropped count as references of the old state alone.
     ///
     /// - Throws: ``QCOW2Error/Code/corrupt`` for an L1 entry that can't be, or ``QCOW2Error/Code/inputOutput``.
     init<S: Storage & ~Copyable>(
-        of state: ImageState, treeUses: [UInt32], activeTree: Int, reading storage: borrowing S
+        of state: ImageState, treeUses: [UInt32], activeTree: Int, reading storage: borrowing S,
+        dropping isDropped: (_ l1Index: Int) -> Bool = { _ in false }
     ) throws(QCOW2Error) {
         for tree in 0..<state.treeCount {
-            let entries = try state.readTree(tree, from: storage)
-            try add(
-                entries, owner: TreeOwner(tree: tree), newWeight: treeUses[tree], isActive: tree == activeTree)
+            let owner = TreeOwner(tree: tree)
+            var entries = try state.readTree(tree, from: storage)
+            if tree == ImageState.activeTree {
+                var dropped = entries
+                for index in entries.indices {
+                    if isDropped(index) {
+                        entries[index] = .unallocated
+                    } else {
+                        dropped[index] = .unallocated
+                    }
+                }
+                try add(dropped, owner: owner, newWeight: 0, isActive: false)
+            }
+            try add(entries, owner: owner, newWeight: treeUses[tree], isActive: tree == activeTree)
         }
     }
 
@@ -73,9 +90,6 @@ struct L2Tables: Sendable {
             if isActive { tables[index].isActive = true }
         }
     }
-
-    /// No tables.
-    init() {}
 
     /// Adds tables at offsets, unless they are there already.
     mutating func insert(_ offsets: [HostOffset]) {

@@ -10,6 +10,37 @@ struct Proposal: Sendable {
     var snapshots: [Snapshot]
     /// Whether the bitmaps are given up, because they would no longer match the disk.
     var dropsBitmaps = false
+    /// How the active tree's mappings change at the end of the disk, when its size does; only with the active tree.
+    var resizing = Resizing()
+
+    /// What a change of size does to the active tree beside the size.
+    struct Resizing: Sendable {
+        /// The L1 entries below which nothing stays.
+        var droppedL1Entries = 0..<0
+        /// The L1 entries below which everything reads as zeros; they have no table yet, or one that is dropped.
+        var zeroedL1Entries = 0..<0
+        /// The table at the border between what stays and what goes, if it isn't as it should be.
+        var borderTable: BorderTable?
+    }
+
+    /// An L2 table that replaces the active tree's one.
+    struct BorderTable: Sendable {
+        let l1Index: Int
+        /// Where the old one is, if there is one.
+        let old: HostOffset?
+        /// The entries that stay, with the flags of the old ones, or the others' new form.
+        var bytes: [UInt8]
+        /// The last cluster of the disk, if its bytes have to change; its entry is left empty.
+        var lastCluster: LastCluster?
+    }
+
+    /// New bytes for the cluster at an index of the table at the border.
+    struct LastCluster: Sendable {
+        let bytes: [UInt8]
+        let index: Int
+        /// Its subclusters, with extended L2 entries.
+        let bitmap: SubclusterBitmap
+    }
 
     /// A snapshot of the new state.
     struct Snapshot: Sendable {
@@ -27,6 +58,11 @@ struct Proposal: Sendable {
         snapshots = state.entries.enumerated().map { index, entry in
             Snapshot(entry: entry, tree: index + 1, isNew: false)
         }
+    }
+
+    /// Whether everything below an L1 entry of the old active tree goes, or is replaced.
+    func drops(l1Index: Int) -> Bool {
+        resizing.droppedL1Entries.contains(l1Index) || resizing.borderTable?.l1Index == l1Index
     }
 
     /// For each tree of the old state, how many trees of the new one have its mappings.

@@ -15,12 +15,14 @@ struct UpdatePlanner {
     private let flagChanges: [(table: Int, flags: CopiedFlags)]
     private let blocks: BlockSurvey
     private let changes: any ReferenceChanges
-    private var allocator: ClusterAllocator
+    var allocator: ClusterAllocator
     private var refcounts: RefcountPlanner
     private var adjustments = RefcountAdjustments()
-    private var tables: [(bytes: [UInt8], offset: HostOffset)] = []
+    var tables: [(bytes: [UInt8], offset: HostOffset)] = []
+    /// Where the tables are that a change of size adds to the active tree, by their L1 index.
+    var addedTables: [Int: HostOffset] = [:]
 
-    private var geometry: ImageGeometry { state.geometry }
+    var geometry: ImageGeometry { state.geometry }
 
     /// Plans the update that makes `proposal` of `state`; reads L2 tables and refcounts from `storage`.
     static func plan<S: Storage & ~Copyable>(
@@ -29,7 +31,7 @@ struct UpdatePlanner {
     ) throws(QCOW2Error) -> MetadataUpdate {
         let l2Tables = try L2Tables(
             of: state, treeUses: proposal.treeUses(of: state.treeCount), activeTree: proposal.activeTree,
-            reading: storage)
+            reading: storage, dropping: { proposal.drops(l1Index: $0) })
         // Nearly always the narrowest lanes do; what they can't count, wider ones do.
         var narrow = ReferenceCount<UInt16>(state, l2Tables, budget: budget)
         if try narrow.count(reading: storage, &work) {
@@ -66,6 +68,7 @@ struct UpdatePlanner {
 
     private mutating func plan<S: Storage & ~Copyable>(_ storage: borrowing S) throws(QCOW2Error) -> MetadataUpdate {
         try moveL2Tables()
+        try planResizing(storage)
         var header = state.header
         header.size = proposal.virtualSize
         // Unknown bits go with the first write, and so does a promise about bitmaps that aren't there.
@@ -87,7 +90,7 @@ struct UpdatePlanner {
             header: header, entries: entries, snapshotTableByteCount: tableByteCount)
     }
 
-    private mutating func adjust(_ run: ClusterRun?, _ change: Int64) {
+    mutating func adjust(_ run: ClusterRun?, _ change: Int64) {
         guard let run else { return }
         adjustments.add(run, change)
         refcounts.note(run)
@@ -156,6 +159,8 @@ struct UpdatePlanner {
         var entries = relocated(source, isActive: true)
         let needed = Int(geometry.l1EntryCount(forDiskSize: proposal.virtualSize))
         entries.append(contentsOf: repeatElement(.unallocated, count: max(0, needed - entries.count)))
+        for index in source.indices where proposal.drops(l1Index: index) { entries[index] = .unallocated }
+        for (index, table) in addedTables { entries[index] = L1Entry(l2Table: table, isCopied: true) }
         if entries == old { return }
         adjust(geometry.run(at: header.l1TableOffset, byteCount: UInt64(old.count * L1Entry.byteCount)), -1)
         // Safe: at most 4,194,304 entries, checked for every L1 table and virtual size.
@@ -224,7 +229,7 @@ struct UpdatePlanner {
     }
 
     /// Plans to write a table into fresh clusters, filled up with zeros.
-    private mutating func write(_ table: [UInt8]) throws(QCOW2Error) -> HostOffset {
+    mutating func write(_ table: [UInt8]) throws(QCOW2Error) -> HostOffset {
         let clusterCount = geometry.clusterCount(forBytes: UInt64(table.count))
         guard clusterCount > 0 else { return HostOffset(0) }
         let offset = try allocate(clusterCount)

@@ -33,18 +33,34 @@ extension Image where S: ~Copyable {
         _ selector: SnapshotSelector, savingCurrentAs savedName: String? = nil, date: SnapshotDate = .now,
         bitmaps: BitmapPolicy = .refuse, options: WriteOptions = WriteOptions()
     ) throws(QCOW2Error) -> Snapshot {
-        let index = try index(of: selector)
+        try applySnapshot(
+            at: try index(of: selector), savingCurrentAs: savedName.map { NewSnapshot(named: $0, date: date) },
+            bitmaps: bitmaps, options: options)
+    }
+
+    /// Makes the active state equal to the snapshot at an index of ``snapshots``.
+    ///
+    /// For snapshots that no selector tells apart; otherwise like
+    /// ``applySnapshot(_:savingCurrentAs:date:bitmaps:options:)``.
+    ///
+    /// - Parameters:
+    ///   - index: Which snapshot; one that doesn't exist traps.
+    ///   - saved: A new snapshot of the previous active state; none by default.
+    ///   - bitmaps: What to do with bitmaps, which would no longer match the disk.
+    ///   - options: Whether freed clusters are given back to the file system.
+    /// - Returns: The snapshot that was applied.
+    /// - Throws: What the other one throws, except for not finding the snapshot. The image is as before.
+    @discardableResult
+    public mutating func applySnapshot(
+        at index: Int, savingCurrentAs saved: NewSnapshot? = nil, bitmaps: BitmapPolicy = .refuse,
+        options: WriteOptions = WriteOptions()
+    ) throws(QCOW2Error) -> Snapshot {
         let applied = Snapshot(entries[index], imageSize: header.size)
         let name = storage.name
         try update(options) { (state, proposal) throws(QCOW2Error) in
-            if let savedName { try proposal.addSnapshot(named: savedName, date: date, of: state) }
+            if let saved { try proposal.addSnapshot(saved, of: state) }
             if state.hasTrustedBitmaps {
-                guard bitmaps == .drop else {
-                    throw QCOW2Error(
-                        .activeBitmaps,
-                        "'\(name)' holds bitmaps that would no longer match the disk; apply only after removing "
-                            + "them, or force it to give them up.")
-                }
+                guard bitmaps == .drop else { throw .activeBitmaps(name, "apply") }
                 proposal.dropsBitmaps = true
             }
             proposal.activeTree = index + 1

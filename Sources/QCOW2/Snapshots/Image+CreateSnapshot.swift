@@ -19,9 +19,24 @@ extension Image where S: ~Copyable {
     public mutating func createSnapshot(
         named name: String, date: SnapshotDate = .now, options: WriteOptions = WriteOptions()
     ) throws(QCOW2Error) -> Snapshot {
-        try update(options) { (state, proposal) throws(QCOW2Error) in
-            try proposal.addSnapshot(named: name, date: date, of: state)
-        }
-        return try snapshot(.name(name))
+        try createSnapshot(NewSnapshot(named: name, date: date), options: options)
+    }
+
+    /// Creates a snapshot of the active state that says about itself what the caller wants.
+    ///
+    /// Otherwise like ``createSnapshot(named:date:options:)``.
+    ///
+    /// - Parameters:
+    ///   - new: Name, date and more; and which names are allowed.
+    ///   - options: Whether replaced clusters are given back to the file system.
+    /// - Returns: The new snapshot.
+    /// - Throws: What ``createSnapshot(named:date:options:)`` throws. The image is as before.
+    @discardableResult
+    public mutating func createSnapshot(
+        _ new: NewSnapshot, options: WriteOptions = WriteOptions()
+    ) throws(QCOW2Error) -> Snapshot {
+        try update(options) { (state, proposal) throws(QCOW2Error) in try proposal.addSnapshot(new, of: state) }
+        // The table's order is the order of creation.
+        return Snapshot(entries[entries.count - 1], imageSize: header.size)
     }
 }

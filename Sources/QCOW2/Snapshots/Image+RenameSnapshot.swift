@@ -22,7 +22,7 @@ extension Image where S: ~Copyable {
         let index = try index(of: selector)
         var others = entries
         others.remove(at: index)
-        let bytes = try SnapshotTableEntry.checkedName(name, among: others)
+        let bytes = try SnapshotTableEntry.checkedName(Array(name.utf8), among: others)
         try update(options) { (_, proposal) throws(QCOW2Error) in proposal.snapshots[index].entry.name = bytes }
         return Snapshot(entries[index], imageSize: header.size)
     }

@@ -28,27 +28,33 @@ extension Image where S: ~Copyable {
     mutating func update(
         _ options: WriteOptions, _ change: (ImageState, inout Proposal) throws(QCOW2Error) -> Void
     ) throws(QCOW2Error) {
-        guard storage.isWritable else {
-            throw QCOW2Error(.readOnly, "'\(storage.name)' was opened for reading only.")
-        }
-        var work = WorkMeter(options.progress)
-        let update = try plan(budget: options.memoryBudget, &work, change)
-        try commit(update, discarding: options.discardsFreedClusters, &work)
-    }
-
-    /// Reads the state, lets `change` say what should be different, and plans that without writing.
-    func plan(
-        budget: Int, _ work: inout WorkMeter, _ change: (ImageState, inout Proposal) throws(QCOW2Error) -> Void
-    ) throws(QCOW2Error) -> MetadataUpdate {
-        try checkChangeable()
+        try checkWritable()
         let state = try ImageState(opened, reading: storage)
         var proposal = Proposal(keeping: state)
         try change(state, &proposal)
-        return try UpdatePlanner.plan(proposal, from: state, reading: storage, budget: budget, &work)
+        try carryOut(proposal, from: state, options)
     }
 
-    /// Refuses, by name, every image that must not be changed.
-    private func checkChangeable() throws(QCOW2Error) {
+    /// Plans a proposal and commits it.
+    mutating func carryOut(
+        _ proposal: Proposal, from state: ImageState, _ options: WriteOptions
+    ) throws(QCOW2Error) {
+        var work = WorkMeter(options.progress)
+        let update = try UpdatePlanner.plan(
+            proposal, from: state, reading: storage, budget: options.memoryBudget, &work)
+        try commit(update, discarding: options.discardsFreedClusters, &work)
+    }
+
+    /// Refuses, by name, every image that must not be written.
+    func checkWritable() throws(QCOW2Error) {
+        guard storage.isWritable else {
+            throw QCOW2Error(.readOnly, "'\(storage.name)' was opened for reading only.")
+        }
+        try checkChangeable()
+    }
+
+    /// Refuses, by name, every image whose metadata must not be changed, by whomever.
+    func checkChangeable() throws(QCOW2Error) {
         let place = HostOffset(UInt64(Header.Layout.incompatibleFeatures.offset))
         let features = header.incompatibleFeatures
         if features.contains(.corrupt) {
@@ -64,7 +70,7 @@ extension Image where S: ~Copyable {
         }
         if features.contains(.externalDataFile) {
             throw QCOW2Error(
-                .unsupported, "'\(storage.name)' keeps its data in an external data file, which allows no snapshots.",
+                .unsupported, "'\(storage.name)' keeps its data in an external data file, which isn't written.",
                 at: place)
         }
     }

@@ -9,6 +9,14 @@
     internal import Musl
 #endif
 
+/// Which lock of another process excluded a use of an image.
+public struct LockConflict: Error, Hashable, Sendable {
+    /// The byte of the file: 100 + p where others use permission p, 200 + p where they forbid it.
+    public let byte: Int
+    /// Whether the byte couldn't even be locked for sharing.
+    public let isExclusive: Bool
+}
+
 /// The locks by which QEMU's programs and this library keep out of each other's way.
 ///
 /// Section "6.10 Locking".
@@ -39,7 +47,9 @@ struct FileLock: Hashable, Sendable {
                 var lock = Self.range(byte, Int16(F_RDLCK))
                 let result = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_SETLK, &lock) }
                 guard case .failure(let error) = result else { continue }
-                if error.number == EAGAIN || error.number == EACCES { throw inUse(descriptor, path) }
+                if error.number == EAGAIN || error.number == EACCES {
+                    throw inUse(descriptor, path, LockConflict(byte: byte, isExclusive: true))
+                }
                 // A kernel or file system without these locks: QEMU takes none either, so only we exclude each other.
                 return try takeAdvisory(on: descriptor, path)
             }
@@ -47,7 +57,9 @@ struct FileLock: Hashable, Sendable {
                 var lock = Self.range(byte, Int16(F_WRLCK))
                 let result = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_GETLK, &lock) }
                 if case .failure(let error) = result { throw .system(error, "Testing the locks of", path) }
-                if lock.l_type != Int16(F_UNLCK) { throw inUse(descriptor, path) }
+                if lock.l_type != Int16(F_UNLCK) {
+                    throw inUse(descriptor, path, LockConflict(byte: byte, isExclusive: false))
+                }
             }
         #else
             try takeAdvisory(on: descriptor, path)
@@ -72,7 +84,7 @@ struct FileLock: Hashable, Sendable {
         throw inUse(descriptor, path)
     }
 
-    private func inUse(_ descriptor: Int32, _ path: String) -> QCOW2Error {
+    private func inUse(_ descriptor: Int32, _ path: String, _ conflict: LockConflict? = nil) -> QCOW2Error {
         var holder = "another process, such as a running virtual machine"
         #if os(Linux)
             holder = Self.holder(of: descriptor) ?? holder
@@ -81,7 +93,8 @@ struct FileLock: Hashable, Sendable {
             .inUse,
             isExclusive
                 ? "'\(path)' is in use by \(holder); stop it first."
-                : "'\(path)' is being written by \(holder); stop it first, or read without locking.")
+                : "'\(path)' is being written by \(holder); stop it first, or read without locking.",
+            cause: conflict)
     }
 
     #if os(Linux)

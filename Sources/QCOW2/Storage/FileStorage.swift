@@ -40,6 +40,18 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
         self.access = access
     }
 
+    /// Creates an empty file, and opens it for writing, with the locks of ``init(path:for:)``.
+    ///
+    /// Never opens a file that exists, nor one that a symbolic link names.
+    ///
+    /// - Throws: ``QCOW2Error/Code/inputOutput`` with a ``SystemError`` when there is something under that name, or the
+    ///   file can't be created; ``QCOW2Error/Code/inUse`` when another process was faster to open it.
+    public init(creating path: String) throws(QCOW2Error) {
+        descriptor = try Self.open(path, for: .writing, isNew: true)
+        name = path
+        access = .writing
+    }
+
     deinit { Self.release(descriptor) }
 
     private static func release(_ descriptor: Int32) {
@@ -48,13 +60,14 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
     }
 
     /// Opens, inspects and locks the file; leaves no descriptor behind when it throws.
-    private static func open(_ path: String, for access: Access) throws(QCOW2Error) -> Int32 {
+    private static func open(_ path: String, for access: Access, isNew: Bool = false) throws(QCOW2Error) -> Int32 {
         // O_NONBLOCK: opening a pipe must not wait for its other end.
-        let flags = (access == .writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK
+        var flags = (access == .writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK
+        if isNew { flags |= O_CREAT | O_EXCL }
         let descriptor: Int32
         switch retryingInterrupts({ openFile(path, flags) }) {
         case .success(let opened): descriptor = try aboveStandardStreams(opened, path)
-        case .failure(let error): throw .system(error, "Opening", path)
+        case .failure(let error): throw .system(error, isNew ? "Creating" : "Opening", path)
         }
         do throws(QCOW2Error) {
             try checkKind(of: descriptor, path)
@@ -100,12 +113,17 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
     struct Identity: Hashable, Sendable {
         let device: UInt64
         let inode: UInt64
+
+        fileprivate init(of status: stat) {
+            device = UInt64(truncatingIfNeeded: status.st_dev)
+            inode = UInt64(status.st_ino)
+        }
     }
 
     func identity() throws(QCOW2Error) -> Identity {
         var status = stat()
         guard unsafe fstat(descriptor, &status) == 0 else { throw .system(.last, "Inspecting", name) }
-        return Identity(device: UInt64(truncatingIfNeeded: status.st_dev), inode: UInt64(status.st_ino))
+        return Identity(of: status)
     }
 
     public func byteCount() throws(QCOW2Error) -> UInt64 {
@@ -205,5 +223,30 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
     }
 }
 
-/// `open` under a name that the type's own members don't shadow.
-private func openFile(_ path: String, _ flags: Int32) -> Int32 { unsafe open(path, flags) }
+/// `open` under a name that the type's own members don't shadow; a new file's permissions are left to the umask.
+private func openFile(_ path: String, _ flags: Int32) -> Int32 { unsafe open(path, flags, 0o644) }
+
+extension FileStorage {
+    /// Removes a file, unless its name means another one by now.
+    ///
+    /// What can't be removed stays.
+    static func remove(_ path: String, ifStill identity: Identity?) {
+        var status = stat()
+        guard let identity, unsafe lstat(path, &status) == 0, Identity(of: status) == identity else { return }
+        _ = unsafe unlink(path)
+    }
+
+    /// Returns once the name of a new file is on stable storage, where the system can say so.
+    ///
+    /// - Throws: ``QCOW2Error/Code/inputOutput``, but not when the folder can't be opened or flushed as a file can.
+    static func flushFolder(of path: String) throws(QCOW2Error) {
+        let parts = path.utf8.lastIndex(of: UInt8(ascii: "/"))
+        let folder = parts.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+        let descriptor = openFile(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return }
+        defer { _ = close(descriptor) }
+        let result = retryingInterrupts { fsync(descriptor) }
+        guard case .failure(let error) = result, ![EINVAL, ENOTSUP, EBADF].contains(error.number) else { return }
+        throw .system(error, "Flushing", folder)
+    }
+}

@@ -19,18 +19,17 @@ enum Console {
     /// - Throws: ``Failure``; without a message when nothing was done and the reader has gone away, which needs no
     ///   explanation.
     static func write(_ text: String, after sentence: String? = nil) throws(Failure) {
-        let error = writeAll(text, to: 1)
+        let error = writeAll(Array(text.utf8), to: 1)
         guard error != 0 else { return }
         let reason = unsafe "riting to standard output failed: \(String(cString: strerror(error)))."
         if let sentence { throw Failure("\(sentence.dropLast()), but w\(reason)") }
         throw Failure(error == EPIPE ? "" : "W\(reason)")
     }
 
-    static func writeError(_ text: String) { _ = writeAll(text, to: 2) }
+    static func writeError(_ text: String) { _ = writeAll(Array(text.utf8), to: 2) }
 
     /// Writes everything, and returns 0 or the error number.
-    private static func writeAll(_ text: String, to descriptor: Int32) -> Int32 {
-        let bytes = Array(text.utf8)
+    static func writeAll(_ bytes: [UInt8], to descriptor: Int32) -> Int32 {
         var done = 0
         while done < bytes.count {
             // SAFETY: the range is inside the array, which outlives the call.

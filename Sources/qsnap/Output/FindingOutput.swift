@@ -81,13 +81,11 @@ final class FindingOutput: Sendable {
 }
 
 extension Finding {
+    /// The finding with the documented keys.
     var json: JSON {
         .object([
-            ("code", .string(code.rawValue)),
-            ("severity", .string(severity.rawValue)),
-            ("offset", offset.map { .number($0.rawValue) } ?? .null),
-            ("table", table.map { .string($0) } ?? .null),
-            ("index", index.map { .number($0) } ?? .null),
+            ("code", .string(code.rawValue)), ("severity", .string(severity.rawValue)),
+            ("offset", .optional(offset?.rawValue)), ("table", .optional(table)), ("index", .optional(index)),
             ("message", .string(message)),
         ])
     }

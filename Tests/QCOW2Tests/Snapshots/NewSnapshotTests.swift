@@ -28,17 +28,40 @@ import Testing
 
     @Test("Names that every tool can show and delete are taken", arguments: goodNames)
     func goodName(_ name: String) throws {
-        #expect(try SnapshotTableEntry.checkedName(name, among: []) == Array(name.utf8))
+        #expect(try SnapshotTableEntry.checkedName(Array(name.utf8), among: []) == Array(name.utf8))
         let error = #expect(throws: QCOW2Error.self) {
-            try SnapshotTableEntry.checkedName(name, among: [entry(id: [1], name: Array(name.utf8))])
+            try SnapshotTableEntry.checkedName(Array(name.utf8), among: [entry(id: [1], name: Array(name.utf8))])
         }
         #expect(error?.code == .nameInUse)
     }
 
     @Test("Other names are refused", arguments: badNames)
     func badName(_ name: String) {
-        let error = #expect(throws: QCOW2Error.self) { try SnapshotTableEntry.checkedName(name, among: []) }
+        let error = #expect(throws: QCOW2Error.self) { try SnapshotTableEntry.checkedName(Array(name.utf8), among: []) }
         #expect(error?.code == .invalidName)
+    }
+
+    @Test("A name that isn't UTF-8 is refused")
+    func invalidName() {
+        let error = #expect(throws: QCOW2Error.self) { try SnapshotTableEntry.checkedName([0x61, 0xFF], among: []) }
+        #expect(error?.code == .invalidName)
+    }
+
+    @Test("With any bytes allowed, names are taken as they are, cut off after 255 bytes, and may exist already")
+    func anyBytes() throws {
+        var image = try Image(storage: InMemoryStorage(Fixtures.bytes("v3-512.qcow2")))
+        let long = [UInt8](repeating: 0xFF, count: 256)
+        for name in [[], [0x0A, 0xC3], Array("first".utf8), long] {
+            let created = try image.createSnapshot(
+                NewSnapshot(
+                    nameBytes: name, date: SnapshotDate(seconds: 7, nanoseconds: 8), icount: 9, namePolicy: .anyBytes))
+            #expect(created.nameBytes == Array(name.prefix(255)) && created.icount == 9)
+            #expect(created.date == SnapshotDate(seconds: 7, nanoseconds: 8))
+        }
+        #expect(image.snapshots.map(\.id) == ["1", "2", "3", "4", "5"])
+        // By index, where no selector tells them apart.
+        #expect(try image.applySnapshot(at: 3).id == "4")
+        #expect(throws: QCOW2Error.self) { try image.applySnapshot(.name("first")) }
     }
 
     @Test("A selector means one snapshot, or is refused")

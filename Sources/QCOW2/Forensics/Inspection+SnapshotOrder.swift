@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// What the snapshots say about each other, and about those that are gone.
+extension Inspection {
+    /// Finds IDs that were given and aren't there any more.
+    ///
+    /// A new ID is one more than the largest there is. So a gap proves a deletion; but whoever deletes the newest
+    /// snapshots leaves no gap.
+    mutating func inspectNumbers() {
+        var byID: [[UInt8]: Int] = [:]
+        var byName: [[UInt8]: Int] = [:]
+        for (index, record) in snapshots.enumerated() {
+            if let first = byID[record.snapshot.idBytes] {
+                noteRepeated(.snapshotIDRepeated, "ID", index, first)
+            } else {
+                byID[record.snapshot.idBytes] = index
+            }
+            if let first = byName[record.snapshot.nameBytes] {
+                noteRepeated(.snapshotNameRepeated, "name", index, first)
+            } else {
+                byName[record.snapshot.nameBytes] = index
+            }
+        }
+        let numbers = byID.keys.compactMap(decimal).filter { $0 > 0 }.sorted()
+        guard let largest = numbers.last else { return }
+        let missingCount = largest - UInt64(numbers.count)
+        guard missingCount > 0 else { return }
+        var gaps: [String] = []
+        var previous: UInt64 = 0
+        for number in numbers {
+            // Safe: the numbers rise.
+            if number - previous > 1, gaps.count < 9 {
+                let (first, last) = (previous + 1, number - 1)
+                gaps.append(first == last ? "\(first)" : "\(first) to \(last)")
+            }
+            previous = number
+        }
+        let list = gaps.prefix(8).joined(separator: ", ") + (gaps.count > 8 ? " and more" : "")
+        report(
+            .snapshotIDMissing,
+            "\(missingCount) snapshot IDs below \(largest) are missing: \(list). Those snapshots were deleted.",
+            at: snapshots.first?.offset, in: "snapshot table")
+    }
+
+    private mutating func noteRepeated(_ code: Finding.Code, _ what: String, _ index: Int, _ first: Int) {
+        let (record, other) = (snapshots[index], snapshots[first])
+        report(
+            code, "Snapshot \(record.index) has the same \(what) as snapshot \(other.index).",
+            at: record.offset, in: "snapshot table", index: UInt64(record.index))
+    }
+
+    /// Finds snapshots that are said to be older than the one before them in the table.
+    mutating func inspectOrder() {
+        for (earlier, later) in zip(snapshots, snapshots.dropFirst()) {
+            let (first, second) = (earlier.snapshot.date, later.snapshot.date)
+            guard (second.seconds, second.nanoseconds) < (first.seconds, first.nanoseconds) else { continue }
+            report(
+                .snapshotDatesUnordered,
+                "Snapshot \(later.index) is said to be older than snapshot \(earlier.index), which was there before it: "
+                    + "the clock was set back, or a date was changed.", at: later.offset, in: "snapshot table",
+                index: UInt64(later.index))
+        }
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// The header's fields as far as the file has them, whatever they say.
+///
+/// ``Header`` refuses what makes the rest meaningless; this reads on.
+struct LenientHeader: Sendable {
+    /// The bytes of the first cluster that the file has; of the first sector when the cluster size is unknown.
+    let bytes: [UInt8]
+    let hasMagic: Bool
+    /// `nil` in a file that ends before it.
+    let version: UInt32?
+    /// `nil` without a cluster size that the format knows.
+    let geometry: ImageGeometry?
+    /// Where the extensions start; `nil` when the header's length can't be true.
+    let byteCount: Int?
+
+    private typealias Layout = Header.Layout
+
+    init(_ bytes: [UInt8]) {
+        self.bytes = bytes
+        let number = Reader(bytes: bytes)
+        hasMagic = number.has(Layout.magic) && number[Layout.magic] == UInt64(Header.magic)
+        version = number.has(Layout.version) ? UInt32(truncatingIfNeeded: number[Layout.version]) : nil
+        // Version 1 is another format with the same magic number: nothing behind the version means the same.
+        let isKnownLayout = (version ?? 0) >= 2
+        let hasVersion3Fields = (version ?? 0) >= 3
+        let clusterBits = UInt32(truncatingIfNeeded: number[Layout.clusterBits])
+        if isKnownLayout, number.has(Layout.clusterBits), ImageGeometry.clusterBitsRange.contains(clusterBits) {
+            let order = hasVersion3Fields ? number[Layout.refcountOrder] : 4
+            let features = IncompatibleFeatures(
+                rawValue: hasVersion3Fields ? number[Layout.incompatibleFeatures] : 0)
+            let hasExtendedL2 = features.contains(.extendedL2) && clusterBits >= 14
+            geometry = ImageGeometry(
+                clusterBits: Int(clusterBits), refcountOrder: order <= 6 ? Int(order) : 4,
+                hasExtendedL2: hasExtendedL2, hasZeroFlag: hasVersion3Fields && !hasExtendedL2)
+        } else {
+            geometry = nil
+        }
+        if !isKnownLayout {
+            byteCount = nil
+        } else if hasVersion3Fields {
+            let declared = number[Layout.headerLength]
+            let limit = geometry?.clusterSize ?? ImageGeometry.sectorSize
+            byteCount = (UInt64(Layout.version3ByteCount)...limit).contains(declared) ? Int(declared) : nil
+        } else {
+            byteCount = Layout.version2ByteCount
+        }
+    }
+
+    /// Fields by their place; those that the file or the header's length ends before read as zero.
+    struct Reader {
+        let bytes: [UInt8]
+
+        func has<T>(_ field: Field<T>) -> Bool { field.end <= bytes.count }
+
+        subscript<T>(field: Field<T>) -> UInt64 {
+            guard has(field) else { return 0 }
+            return UInt64(truncatingIfNeeded: field.load(from: bytes.span))
+        }
+    }
+
+    /// A field's value; zero when the file is too short or the version doesn't have it.
+    subscript<T>(field: Field<T>) -> UInt64 { has(field) ? Reader(bytes: bytes)[field] : 0 }
+
+    /// Whether the file is long enough for a field, and the version has it.
+    func has<T>(_ field: Field<T>) -> Bool {
+        guard let version, field.end <= bytes.count else { return false }
+        if field.offset < 8 { return true }
+        if field.offset < Layout.version2ByteCount { return version >= 2 }
+        guard version >= 3 else { return false }
+        return field.end <= Layout.version3ByteCount || field.end <= byteCount ?? Layout.version3ByteCount
+    }
+
+    var incompatibleFeatures: IncompatibleFeatures {
+        IncompatibleFeatures(rawValue: self[Layout.incompatibleFeatures])
+    }
+
+    /// Whether a file without the magic number looks like an image whose first bytes were overwritten.
+    var isPlausibleWithoutMagic: Bool {
+        guard !hasMagic, let version, version == 2 || version == 3, let geometry, byteCount != nil else { return false }
+        let (table, l1Table) = (HostOffset(self[Layout.refcountTableOffset]), HostOffset(self[Layout.l1TableOffset]))
+        return self[Layout.cryptMethod] <= 2 && table.rawValue != 0 && geometry.isAligned(table)
+            && geometry.isAligned(l1Table)
+    }
+}
