@@ -11,6 +11,8 @@ struct Row: Sendable {
     let theirs: [[String]]
     /// Whether the work changes the image, so that each run needs a copy.
     var writes = true
+    /// Whether a run is so short that it takes many to know how long it is.
+    var isQuick = false
     /// Bytes of the virtual disk, for rows that are part of the chart of growth.
     var growth: Double?
 
@@ -72,7 +74,8 @@ struct Row: Sendable {
         let small = Specimen.withSnapshots(1, of: .sequential("64M"))
         rows.append(
             Row(
-                name: "list", specimen: small, ours: ["list", "@"], theirs: [["snapshot", "-l", "@"]], writes: false))
+                name: "list", specimen: small, ours: ["list", "@"], theirs: [["snapshot", "-l", "@"]], writes: false,
+                isQuick: true))
         rows += readings(.sequential("1T"))
         rows += readings(.shuffled("64G"))
         return rows

@@ -17,7 +17,7 @@ extension QSnap {
 
         @OptionGroup var options: ReadingOptions
 
-        @Argument(help: ArgumentHelp("The earlier and the later snapshot's ID or name.", valueName: "from> [<to>"))
+        @Argument(help: ArgumentHelp("The earlier and the later snapshot's ID or name.", valueName: "from> <to"))
         var states: [String] = []
 
         @Flag(help: "Compare with a disk of zeros instead of FROM: list, or export, all of TO.")
@@ -79,13 +79,25 @@ extension QSnap {
             _ reader: ImageReader<FileStorage>, _ progress: @escaping @Sendable (Progress) -> Bool
         ) throws {
             var output = DiffOutput(isJSON: options.json, heading: heading)
-            let difference = try Self.stopping { keep in
-                let body = { (extent: ChangedExtent) throws(QCOW2Error) in
-                    try keep { () throws(Failure) in try output.add(extent) }
+            var failure: Failure?
+            func add(_ extent: ChangedExtent) throws(QCOW2Error) {
+                do throws(Failure) {
+                    try output.add(extent)
+                } catch {
+                    failure = error
+                    throw QCOW2Error(.inputOutput, error.message)
                 }
-                return exact
-                    ? try reader.exactDiff(from: from, to: to, progress: progress, body)
-                    : try reader.image.diff(from: from, to: to, progress: progress, body)
+            }
+            let difference: DiskDifference
+            do throws(QCOW2Error) {
+                if exact {
+                    difference = try reader.exactDiff(from: from, to: to, progress: progress, add)
+                } else {
+                    difference = try reader.image.diff(from: from, to: to, progress: progress, add)
+                }
+            } catch {
+                if let failure { throw failure }
+                throw error
             }
             try output.finish(difference, sentence(difference))
         }
@@ -94,37 +106,15 @@ extension QSnap {
             _ reader: ImageReader<FileStorage>, to path: String, _ progress: @escaping @Sendable (Progress) -> Bool
         ) throws {
             var file = try StreamFile(path)
-            let difference = try Self.stopping { keep in
-                try reader.exportRBDDiff(from: from, to: to, isExact: exact, progress: progress) {
-                    (bytes) throws(QCOW2Error) in
-                    try keep { () throws(Failure) in try file.write(bytes) }
-                }
+            let difference = try reader.exportRBDDiff(from: from, to: to, isExact: exact, progress: progress) {
+                (bytes) throws(QCOW2Error) in
+                try file.write(bytes)
             }
             try file.finish()
             guard path != "-" else { return }
             let done = "Exported the changes to '\(path)': \(sentence(difference))"
             let members = heading + difference.jsonMembers + [("output", JSON.string(path))]
             try Console.write((options.json ? JSON.object(members).text() : printable(done)) + "\n", after: done)
-        }
-
-        /// Carries out an operation of the library whose closure may end it with a failure of ours.
-        private static func stopping<Result>(
-            _ body: ((() throws(Failure) -> Void) throws(QCOW2Error) -> Void) throws(QCOW2Error) -> Result
-        ) throws -> Result {
-            var failure: Failure?
-            do throws(QCOW2Error) {
-                return try body { (step) throws(QCOW2Error) in
-                    do throws(Failure) {
-                        try step()
-                    } catch {
-                        failure = error
-                        throw QCOW2Error(.inputOutput, error.message)
-                    }
-                }
-            } catch {
-                if let failure { throw failure }
-                throw error
-            }
         }
 
         /// What was compared, with the documented keys.

@@ -27,40 +27,42 @@ struct StreamFile: ~Copyable {
 
     /// Opens the stream; `-` is standard output.
     ///
-    /// - Throws: ``Failure`` also when there is a file with that name already.
-    init(_ path: String) throws(Failure) {
-        self.path = path
+    /// - Throws: ``QCOW2Error/Code/inputOutput``, also when there is a file with that name already.
+    init(_ path: String) throws(QCOW2Error) {
         let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")).map { path.utf8.index(after: $0) } ?? path.startIndex
-        unfinishedPath = "\(path[..<slash]).\(path[slash...]).qsnap-\(getpid())"
-        guard path != "-" else {
-            descriptor = 1
-            return
-        }
+        let unfinishedPath = "\(path[..<slash]).\(path[slash...]).qsnap-\(getpid())"
+        descriptor = path == "-" ? 1 : try Self.create(unfinishedPath, for: path)
+        self.path = path
+        self.unfinishedPath = unfinishedPath
+    }
+
+    private static func create(_ unfinishedPath: String, for path: String) throws(QCOW2Error) -> Int32 {
         var status = stat()
-        if unsafe lstat(path, &status) == 0 { throw Failure("'\(path)' is there already.") }
-        descriptor = unsafe open(unfinishedPath, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode_t(0o666))
-        guard descriptor >= 0 else { throw Self.failure("Creating", path) }
+        guard unsafe lstat(path, &status) != 0 else { throw QCOW2Error(.inputOutput, "'\(path)' is there already.") }
+        let descriptor = unsafe open(unfinishedPath, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode_t(0o666))
+        guard descriptor >= 0 else { throw failure("Creating", path) }
+        return descriptor
     }
 
     deinit {
-        guard isFile, descriptor >= 0 else { return }
+        guard isFile else { return }
         _ = close(descriptor)
         if !isFinished { _ = unsafe unlink(unfinishedPath) }
     }
 
-    private static func failure(_ verb: String, _ path: String) -> Failure {
+    private static func failure(_ verb: String, _ path: String) -> QCOW2Error {
         let name = path == "-" ? "standard output" : "'\(path)'"
-        return Failure(unsafe "\(verb) \(name) failed: \(String(cString: strerror(errno))).")
+        return QCOW2Error(.inputOutput, unsafe "\(verb) \(name) failed: \(String(cString: strerror(errno))).")
     }
 
     /// Adds to the stream.
-    mutating func write(_ bytes: Span<UInt8>) throws(Failure) {
+    mutating func write(_ bytes: Span<UInt8>) throws(QCOW2Error) {
         // SAFETY: the bytes are copied while the span is valid.
         unsafe bytes.withUnsafeBufferPointer { unsafe pending.append(contentsOf: $0) }
         if pending.count >= 1 << 18 { try flush() }
     }
 
-    private mutating func flush() throws(Failure) {
+    private mutating func flush() throws(QCOW2Error) {
         let bytes = pending
         pending.removeAll(keepingCapacity: true)
         var done = 0
@@ -81,7 +83,7 @@ struct StreamFile: ~Copyable {
     }
 
     /// Writes what is left, waits until a file is on stable storage, and gives it its name.
-    mutating func finish() throws(Failure) {
+    mutating func finish() throws(QCOW2Error) {
         try flush()
         guard isFile else { return }
         guard fsync(descriptor) == 0 else { throw Self.failure("Flushing", path) }
