@@ -3,7 +3,7 @@
 
 /// An independent judge of an image's metadata: counts every reference by itself, from the raw bytes.
 ///
-/// Shares no code with the library on purpose, and is written for clearness, not speed: made for small images in
+/// Shares no code with the library on purpose, and is written for clearness: made for small images in
 /// memory. Expects an image whose header and tables are well formed; what isn't in order shows up as findings.
 public struct ConsistencyCount: Sendable {
     /// What is wrong, in sentences; empty for a clean image.
@@ -12,7 +12,8 @@ public struct ConsistencyCount: Sendable {
     private let clusterBits: Int
     private let entryByteCount: Int
     private let version: Int
-    private var references: [Int: Int] = [:]
+    /// References per cluster, as far as the file reaches.
+    private var references: [Int]
 
     private var clusterSize: Int { 1 << clusterBits }
 
@@ -35,20 +36,52 @@ public struct ConsistencyCount: Sendable {
         version = Int(Self.number(bytes, 4, 4))
         let incompatible = version == 2 ? 0 : Self.number(bytes, 72, 8)
         entryByteCount = incompatible & 16 != 0 ? 16 : 8
+        references = [Int](repeating: 0, count: bytes.count / max(512, 1 << min(21, clusterBits)) + 1)
     }
 
     private func number(_ offset: Int, _ byteCount: Int) -> UInt64 { Self.number(bytes, offset, byteCount) }
 
     /// A big-endian number; bytes past the end are zeros.
     private static func number(_ bytes: [UInt8], _ offset: Int, _ byteCount: Int) -> UInt64 {
-        (offset..<(offset + byteCount)).reduce(0) { $0 << 8 | UInt64($1 < bytes.count ? bytes[$1] : 0) }
+        if byteCount == 8, offset >= 0, offset <= bytes.count - 8 {
+            // SAFETY: the eight bytes are inside the array.
+            return unsafe bytes.withUnsafeBytes {
+                unsafe UInt64(bigEndian: $0.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+            }
+        }
+        var result: UInt64 = 0
+        for index in offset..<(offset + byteCount) {
+            result = result << 8 | UInt64(index < bytes.count ? bytes[index] : 0)
+        }
+        return result
     }
 
     private mutating func count(_ offset: Int, _ byteCount: Int) {
         guard byteCount > 0 else { return }
         for cluster in (offset >> clusterBits)...((offset + byteCount - 1) >> clusterBits) {
-            references[cluster, default: 0] += 1
+            if cluster < references.count {
+                references[cluster] += 1
+            } else {
+                findings.append("cluster \(cluster): referred to, past the end of the file")
+            }
         }
+    }
+
+    /// The file's bytes that the image refers to, in runs of clusters; the rest may hold anything.
+    ///
+    /// An image whose bytes agree with another's in all of these is that other image to everybody who follows its
+    /// references.
+    public var referencedRanges: [Range<Int>] {
+        var ranges: [Range<Int>] = []
+        for (cluster, count) in references.enumerated() where count > 0 {
+            let (start, end) = (cluster << clusterBits, min(bytes.count, (cluster + 1) << clusterBits))
+            if let last = ranges.last, last.upperBound == start {
+                ranges[ranges.count - 1] = last.lowerBound..<end
+            } else if start < end {
+                ranges.append(start..<end)
+            }
+        }
+        return ranges
     }
 
     private mutating func countAll() {
@@ -85,11 +118,22 @@ public struct ConsistencyCount: Sendable {
             let l2Table = Int(number(table + index * 8, 8) & 0x00FF_FFFF_FFFF_FE00)
             guard l2Table != 0 else { continue }
             count(l2Table, clusterSize)
-            for position in stride(from: l2Table, to: l2Table + clusterSize, by: entryByteCount) {
+            for position in entries(l2Table) {
                 let target = target(number(position, 8))
                 count(target.offset, target.byteCount)
             }
         }
+    }
+
+    /// The positions in a table of one cluster whose entries aren't zero.
+    private func entries(_ table: Int) -> [Int] {
+        var positions: [Int] = []
+        var position = table
+        while position < table + clusterSize {
+            if number(position, 8) != 0 { positions.append(position) }
+            position += entryByteCount
+        }
+        return positions
     }
 
     /// What an L2 entry refers to, in whole sectors.
@@ -145,9 +189,9 @@ public struct ConsistencyCount: Sendable {
     }
 
     private mutating func compareRefcounts() {
-        let described = (bytes.count >> clusterBits) + 64
-        for cluster in Set(references.keys).union(0...described).sorted() {
-            let (stored, counted) = (refcount(cluster), UInt64(references[cluster] ?? 0))
+        for cluster in 0...(references.count + 64) {
+            let counted = cluster < references.count ? UInt64(references[cluster]) : 0
+            let stored = refcount(cluster)
             if stored < counted { findings.append("cluster \(cluster): refcount \(stored), references \(counted)") }
             if stored > counted { findings.append("cluster \(cluster): leaked, \(stored) instead of \(counted)") }
         }
@@ -162,7 +206,7 @@ public struct ConsistencyCount: Sendable {
             if (entry >> 63 == 1) != (refcount(l2Table >> clusterBits) == 1) {
                 findings.append("L1 entry \(index): wrong copied flag")
             }
-            for position in stride(from: l2Table, to: l2Table + clusterSize, by: entryByteCount) {
+            for position in entries(l2Table) {
                 let entry = number(position, 8)
                 let offset = Int(entry & 0x00FF_FFFF_FFFF_FE00)
                 let isData = entry >> 62 & 1 == 0 && offset != 0
@@ -220,7 +264,7 @@ extension ConsistencyCount {
     }
 
     /// The clusters that something refers to.
-    public var referencedClusters: Set<Int> { Set(references.keys) }
+    public var referencedClusters: Set<Int> { Set(references.indices.filter { references[$0] > 0 }) }
 
     /// The clusters with a refcount, as far as one can lie in the file or closely behind it.
     ///

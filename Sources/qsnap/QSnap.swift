@@ -24,8 +24,8 @@ struct QSnap: ParsableCommand {
             """,
         version: Main.version,
         subcommands: [
-            List.self, Create.self, Apply.self, Delete.self, Rename.self, Check.self, Inspect.self, Usage.self,
-            Diff.self,
+            List.self, Create.self, Apply.self, Delete.self, Rename.self, Usage.self, Diff.self, Check.self,
+            Inspect.self,
         ]
     )
 }

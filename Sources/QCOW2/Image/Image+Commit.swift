@@ -9,9 +9,9 @@ extension Image where S: ~Copyable {
     /// Two flushes. A crash before the header's sector is on the disk leaves the old state, with bytes in clusters
     /// that are free there; a crash after it leaves the new state, perhaps with free clusters not yet given back.
     ///
-    /// - Throws: ``QCOW2Error/Code/inputOutput``. If the header's sector had not been written, the file is cut back to
-    ///   its old length and the image is as before. If writing or flushing that sector failed, the image continues with
-    ///   what the file now reads as, and the next commit settles that first.
+    /// - Throws: ``QCOW2Error/Code/inputOutput``. The image is as before, and the file is cut back to its old length.
+    ///   Only if writing or flushing the header's sector failed, and putting the old one back failed, too, the image
+    ///   continues with what the file now reads as, and the next commit settles that first.
     mutating func commit(
         _ update: consuming MetadataUpdate, discarding: Bool, _ work: inout WorkMeter
     ) throws(QCOW2Error) {
@@ -30,6 +30,7 @@ extension Image where S: ~Copyable {
             written = try prepare(&update, &work)
             // ORDER: nothing may refer to the new tables before they are on the disk.
             try storage.flush()
+            try work.checkForWish()
         } catch {
             // The old state is untouched. Failing to give back what was appended to the file costs only space.
             try? storage.truncate(toByteCount: update.oldFileByteCount)
@@ -40,14 +41,29 @@ extension Image where S: ~Copyable {
             // ORDER: nothing of the old state may be reused before the switch is on the disk.
             try storage.flush()
         } catch {
-            unsettledSector = (try? storage.readBytes(sector.count, at: HostOffset(0))) ?? oldSector
-            if let found = try? OpenedImage(reading: storage) { opened = found }
+            goBack(to: oldSector, update.oldFileByteCount)
             throw error
         }
         opened = OpenedImage(
             header: update.header, extensions: opened.extensions, entries: update.entries,
             snapshotTableByteCount: update.snapshotTableByteCount)
         if discarding { giveBack(written.freed.runs, fileByteCount: written.end * header.geometry.clusterSize, work) }
+    }
+
+    /// After the switch failed: nobody knows which of the two whole states the disk holds, so this puts the old one
+    /// there, for an error to mean that nothing changed.
+    ///
+    /// If that fails as well, the image continues with what the file reads as.
+    private mutating func goBack(to oldSector: [UInt8], _ oldFileByteCount: UInt64) {
+        unsettledSector = oldSector
+        try? settle()
+        guard unsettledSector != nil else {
+            // The old state is on the disk, and what was appended belongs to none.
+            try? storage.truncate(toByteCount: oldFileByteCount)
+            return
+        }
+        unsettledSector = (try? storage.readBytes(oldSector.count, at: HostOffset(0))) ?? oldSector
+        if let found = try? OpenedImage(reading: storage) { opened = found }
     }
 
     /// After a commit whose outcome is unknown: puts the state that this value describes on the disk, one sector that
@@ -77,7 +93,10 @@ extension Image where S: ~Copyable {
             }
             try work.advance(by: geometry.clusterSize)
         }
-        for table in update.tables { try writer.add(table.bytes, at: table.offset, to: &storage) }
+        for table in update.tables {
+            try work.checkForWish()
+            try writer.add(table.bytes, at: table.offset, to: &storage)
+        }
         var refcounts = RefcountWriter(update.refcounts)
         try refcounts.write(with: &writer, to: &storage, &work)
         try writer.finish(&storage)

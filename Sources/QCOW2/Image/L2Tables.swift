@@ -49,7 +49,6 @@ struct L2Tables: Sendable {
         dropping isDropped: (_ l1Index: Int) -> Bool = { _ in false }
     ) throws(QCOW2Error) {
         for tree in 0..<state.treeCount {
-            let owner = TreeOwner(tree: tree)
             var entries = try state.readTree(tree, from: storage)
             if tree == ImageState.activeTree {
                 var dropped = entries
@@ -60,9 +59,10 @@ struct L2Tables: Sendable {
                         dropped[index] = .unallocated
                     }
                 }
-                try add(dropped, owner: owner, newWeight: 0, isActive: false)
+                try add(dropped, owner: TreeOwner(tree: tree), newWeight: 0, isActive: false)
             }
-            try add(entries, owner: owner, newWeight: treeUses[tree], isActive: tree == activeTree)
+            try add(
+                entries, owner: TreeOwner(tree: tree), newWeight: treeUses[tree], isActive: tree == activeTree)
         }
     }
 

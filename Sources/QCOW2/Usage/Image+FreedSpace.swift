@@ -21,12 +21,9 @@ extension Image where S: ~Copyable {
         let doomed = Set(indices)
         guard !doomed.isEmpty else { return 0 }
         var work = WorkMeter(options.progress)
-        try checkChangeable()
-        let state = try ImageState(opened, reading: storage)
-        var proposal = Proposal(keeping: state)
-        proposal.deleteSnapshots(at: doomed)
-        let update = try UpdatePlanner.plan(
-            proposal, from: state, reading: storage, budget: options.memoryBudget, &work)
+        let update = try plan(budget: options.memoryBudget, &work) { (_, proposal) throws(QCOW2Error) in
+            proposal.deleteSnapshots(at: doomed)
+        }
         var writer = RefcountWriter(update.refcounts)
         try writer.survey(reading: storage, &work)
         let clusterSize = Int64(header.geometry.clusterByteCount)

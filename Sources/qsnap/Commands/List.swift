@@ -19,6 +19,9 @@ extension QSnap {
         @Flag(name: [.long, .customShort("U")], help: "Read an image even while another process writes to it.")
         var forceShare = false
 
+        @Flag(name: .shortAndLong, help: "Say on standard error how other programs are kept out of the images.")
+        var verbose = false
+
         @Flag(help: "Say how much each snapshot holds, too, which means reading all of the image's metadata.")
         var usage = false
 
@@ -29,6 +32,7 @@ extension QSnap {
             for path in images {
                 do throws(QCOW2Error) {
                     let image = try Image.open(path, for: forceShare ? .readingWithoutLock : .reading)
+                    if verbose { image.reportLocking(path) }
                     let snapshots = image.snapshots
                     let usages = usage ? try usages(in: image) : nil
                     objects.append(

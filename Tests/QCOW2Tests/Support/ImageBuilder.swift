@@ -10,6 +10,7 @@ struct ImageBuilder {
     private let refcountTable: Int
 
     var clusterSize: Int { 1 << clusterBits }
+    var clusterCount: Int { refcounts.count }
 
     /// An image with a header and a refcount table.
     init(clusterBits: Int = 9, refcountOrder: Int = 4, size: UInt64 = 0, refcountTableClusterCount: Int = 1) {
