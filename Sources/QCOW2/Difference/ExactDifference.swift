@@ -74,7 +74,7 @@ struct ExactDifference {
     }
 }
 
-extension ImageReader {
+extension ImageReader where S: ~Copyable {
     /// Finds the ranges of the disk that differ between two states, by comparing data where the metadata differs.
     ///
     /// As ``Image/diff(from:to:progress:_:)``, but without ranges that hold the same bytes: what is left is exact to a

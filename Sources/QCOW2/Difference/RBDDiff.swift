@@ -63,7 +63,7 @@ struct RBDDiffWriter {
     }
 }
 
-extension ImageReader {
+extension ImageReader where S: ~Copyable {
     /// Writes what changed between two states in the format of Ceph's `rbd export-diff`, version 1.
     ///
     /// `rbd import-diff` applies such a stream to an image of a Ceph cluster: one that was made with an earlier state,
