@@ -24,7 +24,8 @@ struct QSnap: ParsableCommand {
             """,
         version: Main.version,
         subcommands: [
-            List.self, Create.self, Apply.self, Delete.self, Rename.self, Usage.self, Check.self, Inspect.self,
+            List.self, Create.self, Apply.self, Delete.self, Rename.self, Usage.self, Diff.self, Check.self,
+            Inspect.self,
         ]
     )
 }

@@ -19,7 +19,7 @@ import Testing
             "Exit status: 0 done; 1 failed; 2 corruption found; 3 only leaks found; 4 no such or ambiguous snapshot; "
                 + "5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 64 usage.",
             "list List the snapshots", "create Create a snapshot", "apply Make the disk", "delete Delete snapshots",
-            "rename Give a snapshot", "inspect Show what an image is", "usage Say how much",
+            "rename Give a snapshot", "inspect Show what an image is", "usage Say how much", "diff Say which ranges",
         ] {
             #expect(text.contains(words))
         }
@@ -43,6 +43,10 @@ import Testing
             ),
             ("rename", ["<snapshot>", "<new-name>", "--json", "-v, --verbose", "--discard/--no-discard"]),
             ("inspect", ["<image>", "--dump", "--json", "-U, --force-share", "--search <mib>", "(default: 1024)"]),
+            (
+                "diff",
+                ["<image> <from> [<to>]", "--full", "--exact", "--export-rbd <file>", "--allow-backing", "--json"]
+            ),
             ("usage", ["<image>", "--json", "-U, --force-share", "--deleting <snapshot>"]),
         ])
     func commands(_ name: String, _ words: [String]) throws {

@@ -62,7 +62,7 @@ struct Compare: ParsableCommand {
         }
         let sides = [[command(qsnap, row.ours)], row.theirs.map { command("qemu-img", $0) }]
         var measurements: [[Measurement]] = [[], []]
-        for _ in 0..<(row.writes ? runs : runs * 20) {
+        for _ in 0..<(row.isQuick ? runs * 20 : runs) {
             for side in sides.indices {
                 // What takes long is measured once: its spread doesn't matter beside the ratio.
                 if let last = measurements[side].last, last.wasCut || last.seconds > 20 { continue }

@@ -11,6 +11,8 @@ struct Row: Sendable {
     let theirs: [[String]]
     /// Whether the work changes the image, so that each run needs a copy.
     var writes = true
+    /// Whether a run is so short that it takes many to know how long it is.
+    var isQuick = false
     /// Bytes of the virtual disk, for rows that are part of the chart of growth.
     var growth: Double?
 
@@ -42,6 +44,23 @@ struct Row: Sendable {
         [create(base, growth: growth)] + applyAndDelete(base)
     }
 
+    /// What qemu-img has nothing like, beside its check, which walks over the same tables.
+    private static func readings(_ base: Specimen) -> [Row] {
+        let specimen = Specimen.withSnapshots(2, of: base)
+        let check = [["check", "@"]]
+        return [
+            Row(
+                name: "usage, \(base.name) (beside check)", specimen: specimen, ours: ["usage", "@"], theirs: check,
+                writes: false),
+            Row(
+                name: "diff, \(base.name) (beside check)", specimen: specimen, ours: ["diff", "@", "s1"],
+                theirs: check, writes: false),
+            Row(
+                name: "diff with zeros, \(base.name) (beside check)", specimen: specimen,
+                ours: ["diff", "@", "--full"], theirs: check, writes: false),
+        ]
+    }
+
     static let all: [Row] = {
         let tebibyte = 1024.0
         var rows = verbs(.sequential("1T"), growth: tebibyte)
@@ -71,7 +90,10 @@ struct Row: Sendable {
         let small = Specimen.withSnapshots(1, of: .sequential("64M"))
         rows.append(
             Row(
-                name: "list", specimen: small, ours: ["list", "@"], theirs: [["snapshot", "-l", "@"]], writes: false))
+                name: "list", specimen: small, ours: ["list", "@"], theirs: [["snapshot", "-l", "@"]], writes: false,
+                isQuick: true))
+        rows += readings(.sequential("1T"))
+        rows += readings(.shuffled("64G"))
         return rows
     }()
 }
