@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
-import QCOW2
 import QCOW2Testing
 import TestTools
 import Testing
+
+@testable import QCOW2
 
 /// What changed between states of small images, by metadata and by data.
 @Suite struct DiffTests {
