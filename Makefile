@@ -4,7 +4,7 @@
 PREFIX ?= /usr/local
 RELEASE = swift build -c release -Xswiftc -static-executable -Xlinker -s --scratch-path .build-release
 
-.PHONY: all demo test lint bench bench-kernels install clean packages packages-build
+.PHONY: all demo test lint bench bench-kernels fuzz install clean packages packages-build
 
 all:
 	swift build
@@ -38,9 +38,14 @@ bench-kernels:
 	@Scripts/install-packages.sh build bench
 	@Scripts/kernels.sh --instructions $(BENCH)
 
+# Fuzzes every target for SECONDS altogether, or those in FUZZ; see Scripts/fuzz.sh.
+SECONDS ?= 60
+fuzz: packages-build
+	@Scripts/fuzz.sh $(SECONDS) $(FUZZ)
+
 install: packages-build
 	$(RELEASE) --product qsnap
 	install -D -m 755 .build-release/release/qsnap $(DESTDIR)$(PREFIX)/bin/qsnap
 
 clean:
-	rm -rf .build .build-release
+	rm -rf .build .build-release .build-fuzz

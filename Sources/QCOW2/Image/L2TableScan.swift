@@ -101,7 +101,7 @@ struct L2TableScan: Sendable {
             let raw: UInt64 = table.loadBigEndian(at: position)
             let offset = raw & ~L2Entry.Bits.copied
             let isPlain = !isExtended || isPlainBitmap(table.loadBigEndian(at: position &+ 8), offset)
-            // An entry with all bits set is what nothing is expected to be, too.
+            // All ones is what is expected when no run goes on, and an entry that no run may take in.
             if raw & keyMask == expected, isPlain, raw != .max {
                 flags.note(raw)
                 count &+= 1
