@@ -4,7 +4,7 @@
 PREFIX ?= /usr/local
 RELEASE = swift build -c release -Xswiftc -static-executable -Xlinker -s --scratch-path .build-release
 
-.PHONY: all demo test lint bench bench-kernels fuzz install clean packages packages-build
+.PHONY: all demo test lint bench bench-kernels fuzz install install-qemu-img-link clean packages packages-build
 
 all:
 	swift build
@@ -46,6 +46,12 @@ fuzz: packages-build
 install: packages-build
 	$(RELEASE) --product qsnap
 	install -D -m 755 .build-release/release/qsnap $(DESTDIR)$(PREFIX)/bin/qsnap
+
+# Beside no other qemu-img by default: whoever wants the link puts its folder in front in PATH.
+LINKDIR ?= $(PREFIX)/lib/qsnap/bin
+install-qemu-img-link:
+	install -d $(DESTDIR)$(LINKDIR)
+	ln -sf $(PREFIX)/bin/qsnap $(DESTDIR)$(LINKDIR)/qemu-img
 
 clean:
 	rm -rf .build .build-release .build-fuzz

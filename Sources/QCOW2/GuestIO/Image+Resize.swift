@@ -147,15 +147,6 @@ extension Image where S: ~Copyable {
         }
     }
 
-    private func decompress(_ compressed: CompressedCluster) throws(QCOW2Error) -> [UInt8] {
-        let input = try storage.readBytes(Int(compressed.byteCount), at: compressed.offset)
-        var cluster = [UInt8](repeating: 0, count: header.geometry.clusterByteCount)
-        var span = cluster.mutableSpan
-        try ClusterCodec.decompress(
-            input.span, header.compressionType ?? .deflate, into: &span, at: compressed.offset)
-        return cluster
-    }
-
     private func checkReadable() throws(QCOW2Error) {
         guard header.encryption == .none else {
             throw QCOW2Error(

@@ -40,6 +40,12 @@ struct Refusal: Error {
         self.status = status
     }
 
+    /// A refusal in lines as they are.
+    init(lines: [ByteText], status: Int32) {
+        self.lines = lines
+        self.status = status
+    }
+
     /// A refusal of the command line, with the hint that follows those.
     static func usage(_ message: ByteText, of command: String? = nil, _ version: QemuVersion) -> Refusal {
         Refusal(message, then: [hint(command, version)])

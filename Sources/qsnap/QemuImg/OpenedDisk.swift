@@ -3,6 +3,14 @@
 
 import QCOW2
 
+#if canImport(Darwin)
+    import Darwin
+#elseif canImport(Glibc)
+    import Glibc
+#elseif canImport(Musl)
+    import Musl
+#endif
+
 /// An open image, or a file without a format that this program reads snapshots from.
 enum OpenedDisk: ~Copyable {
     case qcow2(Image<FileStorage>)
@@ -12,7 +20,7 @@ enum OpenedDisk: ~Copyable {
 
 extension Source {
     /// Formats that qemu-img knows and this program doesn't.
-    private static let otherFormats: Set<String> = [
+    static let otherFormats: Set<String> = [
         "blkdebug", "blklogwrites", "blkverify", "bochs", "cloop", "compress", "copy-before-write", "copy-on-read",
         "dmg", "ftp", "ftps", "gluster", "host_cdrom", "host_device", "http", "https", "iscsi", "iser", "luks", "nbd",
         "nfs", "null-aio", "null-co", "nvme", "parallels", "preallocate", "qcow", "qed", "quorum", "rbd", "replication",
@@ -94,7 +102,7 @@ extension Source {
     }
 
     /// The failure to open the file, in QEMU's words.
-    private func opening(_ error: QCOW2Error) -> Refusal {
+    func opening(_ error: QCOW2Error) -> Refusal {
         if let conflict = error.cause as? LockConflict {
             if conflict.isExclusive { return refusal("Failed to lock byte \(conflict.byte)") }
             let names = ["consistent read", "write", "write unchanged", "resize"]
@@ -112,4 +120,9 @@ extension Source {
 extension QCOW2Error {
     /// The operating system's words for it, or the library's own.
     var systemReason: String { (cause as? SystemError)?.description ?? description }
+}
+
+extension SystemError {
+    /// Whether there is a file of that name already.
+    var isExistingFile: Bool { number == EEXIST }
 }

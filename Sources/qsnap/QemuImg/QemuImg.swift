@@ -76,7 +76,11 @@ enum QemuImg {
 
     /// The commands, each of which gets its words with its own name in front.
     private static var commands: [String: ([[UInt8]], Context) throws(Refusal) -> Int32] {
-        ["snapshot": snapshot]
+        [
+            "check": check, "compare": compare, "convert": convert, "create": create, "info": info, "map": map,
+            "resize": resize,
+            "snapshot": snapshot,
+        ]
     }
 
     static func versionLine(_ version: QemuVersion) -> ByteText {
@@ -99,7 +103,14 @@ enum QemuImg {
     }
 
     private static let usages = [
-        "snapshot [--object OBJ] [--image-opts] [-U] [-q] [-l | -a SNAPSHOT | -c SNAPSHOT | -d SNAPSHOT] FILE"
+        "check [--object OBJ] [--image-opts | -f FMT] [--output=human|json] [-q] [-U] FILE",
+        "compare [--object OBJ] [--image-opts | -f FMT] [-F FMT] [-s] [-q] [-U] FILE1 FILE2",
+        "convert [--object OBJ] [--image-opts | -f FMT] [-O raw] [-l SNAPSHOT] [-n] [-p] [-q] [-S SIZE] [-U] FILE OUTPUT",
+        "create [-f qcow2] [-q] [-u] [-b BACKING -F FMT] [-o OPTIONS] FILE [SIZE]",
+        "info [--object OBJ] [--image-opts | -f FMT] [--output=human|json] [--backing-chain] [-U] FILE",
+        "map [--object OBJ] [--image-opts | -f FMT] [--output=human|json] [-s OFFSET] [-l LENGTH] [-U] FILE",
+        "resize [--object OBJ] [--image-opts | -f FMT] [--shrink] [-q] FILE [+ | -]SIZE",
+        "snapshot [--object OBJ] [--image-opts] [-U] [-q] [-l | -a SNAPSHOT | -c SNAPSHOT | -d SNAPSHOT] FILE",
     ]
 
     static func environment(_ name: String) -> String? {
