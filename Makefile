@@ -4,7 +4,7 @@
 PREFIX ?= /usr/local
 RELEASE = swift build -c release -Xswiftc -static-executable -Xlinker -s --scratch-path .build-release
 
-.PHONY: all demo test lint bench install clean packages packages-build
+.PHONY: all demo test lint bench bench-kernels install clean packages packages-build
 
 all:
 	swift build
@@ -32,6 +32,11 @@ bench:
 	@Scripts/install-packages.sh build test bench
 	$(RELEASE) --product qsnap
 	@Scripts/bench.sh $(BENCH)
+
+# The hot loops of the library, beside a copy of memory.
+bench-kernels:
+	@Scripts/install-packages.sh build bench
+	@Scripts/kernels.sh --instructions $(BENCH)
 
 install: packages-build
 	$(RELEASE) --product qsnap

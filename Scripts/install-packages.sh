@@ -23,7 +23,7 @@ for purpose in "$@"; do
         command -v strace >/dev/null || need strace
         ;;
     bench)
-        for tool in time strace; do [ -x "/usr/bin/$tool" ] || need "$tool"; done
+        for tool in time strace valgrind; do [ -x "/usr/bin/$tool" ] || need "$tool"; done
         ;;
     *)
         echo "usage: $0 build|test|bench..." >&2

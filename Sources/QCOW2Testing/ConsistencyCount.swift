@@ -3,11 +3,11 @@
 
 /// An independent judge of an image's metadata: counts every reference by itself, from the raw bytes.
 ///
-/// Shares no code with the library on purpose, and is written for clearness: made for small images in memory. Expects an image whose header and tables are well formed; what isn't in order shows up as findings.
+/// Shares no code with the library on purpose, and is written for clearness: made for small images in
+/// memory. Expects an image whose header and tables are well formed; what isn't in order shows up as findings.
 public struct ConsistencyCount: Sendable {
     /// What is wrong, in sentences; empty for a clean image.
     public private(set) var findings: [String] = []
-
     private let bytes: [UInt8]
     private let clusterBits: Int
     private let entryByteCount: Int
@@ -19,20 +19,24 @@ public struct ConsistencyCount: Sendable {
 
     /// Counts the references in an image.
     public init(_ bytes: [UInt8]) {
+        self.init(uncounted: bytes)
+        guard (9...21).contains(clusterBits) else {
+            findings.append("cluster_bits is \(clusterBits)")
+            return
+        }
+        if version > 2, number(72, 8) & 3 != 0 { findings.append("dirty or corrupt") }
+        countAll()
+        compareRefcounts()
+        checkFlags()
+    }
+
+    private init(uncounted bytes: [UInt8]) {
         self.bytes = bytes
         clusterBits = Int(Self.number(bytes, 20, 4))
         version = Int(Self.number(bytes, 4, 4))
         let incompatible = version == 2 ? 0 : Self.number(bytes, 72, 8)
         entryByteCount = incompatible & 16 != 0 ? 16 : 8
         references = [Int](repeating: 0, count: bytes.count / max(512, 1 << min(21, clusterBits)) + 1)
-        guard (9...21).contains(clusterBits) else {
-            findings.append("cluster_bits is \(clusterBits)")
-            return
-        }
-        if incompatible & 3 != 0 { findings.append("dirty or corrupt") }
-        countAll()
-        compareRefcounts()
-        checkFlags()
     }
 
     private func number(_ offset: Int, _ byteCount: Int) -> UInt64 { Self.number(bytes, offset, byteCount) }
@@ -114,7 +118,10 @@ public struct ConsistencyCount: Sendable {
             let l2Table = Int(number(table + index * 8, 8) & 0x00FF_FFFF_FFFF_FE00)
             guard l2Table != 0 else { continue }
             count(l2Table, clusterSize)
-            for position in entries(l2Table) { countTarget(number(position, 8)) }
+            for position in entries(l2Table) {
+                let target = target(number(position, 8))
+                count(target.offset, target.byteCount)
+            }
         }
     }
 
@@ -129,16 +136,16 @@ public struct ConsistencyCount: Sendable {
         return positions
     }
 
-    private mutating func countTarget(_ entry: UInt64) {
+    /// What an L2 entry refers to, in whole sectors.
+    private func target(_ entry: UInt64) -> (offset: Int, byteCount: Int, isCompressed: Bool) {
         if entry >> 62 & 1 == 1 {
             let offsetBits = UInt64(70 - clusterBits)
             let descriptor = entry & (1 << 62 - 1)
             let offset = Int(descriptor & (1 << offsetBits - 1))
-            count(offset & ~511, (Int(descriptor >> offsetBits) + 1) * 512)
-        } else {
-            let offset = Int(entry & 0x00FF_FFFF_FFFF_FE00)
-            if offset != 0 { count(offset, clusterSize) }
+            return (offset & ~511, (Int(descriptor >> offsetBits) + 1) * 512, true)
         }
+        let offset = Int(entry & 0x00FF_FFFF_FFFF_FE00)
+        return (offset, offset == 0 ? 0 : clusterSize, false)
     }
 
     private mutating func countExtensions() {
@@ -208,5 +215,62 @@ public struct ConsistencyCount: Sendable {
                 }
             }
         }
+    }
+}
+
+extension ConsistencyCount {
+    /// A tree, cluster by cluster.
+    public struct Tree: Sendable {
+        /// The clusters of its L1 table.
+        public var l1Clusters: Set<Int> = []
+        /// Its distinct L2 tables' clusters, and the clusters that each refers to.
+        public var l2Targets: [Int: Set<Int>] = [:]
+        /// How many entries of its L2 tables refer to clusters, a table that is in the tree twice counted twice.
+        public var mappedCount = 0
+        /// How many of those are compressed.
+        public var compressedCount = 0
+        /// How many sectors the compressed ones touch, each counted by itself.
+        public var compressedSectorCount = 0
+    }
+
+    /// Every tree, the active one first.
+    public func trees() -> [Tree] {
+        [tree(Int(number(40, 8)), Int(number(36, 4)))] + snapshotTable().entries.map { tree($0.offset, $0.count) }
+    }
+
+    private func tree(_ table: Int, _ entryCount: Int) -> Tree {
+        var tree = Tree()
+        tree.l1Clusters = Set(clusters(table, entryCount * 8))
+        for index in 0..<entryCount {
+            let l2Table = Int(number(table + index * 8, 8) & 0x00FF_FFFF_FFFF_FE00)
+            guard l2Table != 0 else { continue }
+            var targets: Set<Int> = []
+            for position in stride(from: l2Table, to: l2Table + clusterSize, by: entryByteCount) {
+                let target = target(number(position, 8))
+                guard target.byteCount > 0 else { continue }
+                targets.formUnion(clusters(target.offset, target.byteCount))
+                tree.mappedCount += 1
+                guard target.isCompressed else { continue }
+                tree.compressedCount += 1
+                tree.compressedSectorCount += target.byteCount / 512
+            }
+            tree.l2Targets[l2Table >> clusterBits] = targets
+        }
+        return tree
+    }
+
+    private func clusters(_ offset: Int, _ byteCount: Int) -> Range<Int> {
+        byteCount > 0 ? (offset >> clusterBits)..<(((offset + byteCount - 1) >> clusterBits) + 1) : 0..<0
+    }
+
+    /// The clusters that something refers to.
+    public var referencedClusters: Set<Int> { Set(references.indices.filter { references[$0] > 0 }) }
+
+    /// The clusters with a refcount, as far as one can lie in the file or closely behind it.
+    ///
+    /// Counts no references.
+    public static func usedClusters(in bytes: [UInt8]) -> Set<Int> {
+        let image = ConsistencyCount(uncounted: bytes)
+        return Set((0..<((bytes.count >> image.clusterBits) + 64)).filter { image.refcount($0) > 0 })
     }
 }

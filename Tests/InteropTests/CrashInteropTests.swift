@@ -52,8 +52,8 @@ struct CrashInteropTests {
             }
         }
         try check(sample)
-        Tally.add(total, to: "\(verb)", of: "crash states of qemu-img's images")
-        Tally.add(sample.count, to: "\(verb)", of: "crash states checked by qemu-img and written to by qemu-io")
+        TestTally.add(total, to: "\(verb)", of: "crash states of qemu-img's images")
+        TestTally.add(sample.count, to: "\(verb)", of: "crash states checked by qemu-img and written to by qemu-io")
     }
 
     /// A state for the real tools to look at.

@@ -36,8 +36,8 @@ struct KillTests {
     func kill(_ verb: Verb) throws {
         try interrupt(verb, by: SIGKILL, Self.count) { outcome in
             let name = outcome.isNew ? "new state" : outcome.isTouched ? "old state, new tables begun" : "old state"
-            Tally.add(1, to: name, of: "SIGKILL survived on \(Self.gibibytes) GiB")
-            Tally.add(1, to: "\(verb)", of: "SIGKILL survived, by verb")
+            TestTally.add(1, to: name, of: "SIGKILL survived on \(Self.gibibytes) GiB")
+            TestTally.add(1, to: "\(verb)", of: "SIGKILL survived, by verb")
         }
     }
 
@@ -45,7 +45,7 @@ struct KillTests {
         "SIGINT and SIGTERM end the command with a sentence that is true", arguments: Verb.allCases, [SIGINT, SIGTERM])
     func signal(_ verb: Verb, _ signal: Int32) throws {
         try interrupt(verb, by: signal, max(4, Self.count / 6)) { outcome in
-            Tally.add(1, to: "\(verb)", of: "SIGINT and SIGTERM")
+            TestTally.add(1, to: "\(verb)", of: "SIGINT and SIGTERM")
             guard !outcome.wasKilled else {
                 // Before the command was ready for signals: it had done nothing.
                 #expect(!outcome.isNew && !outcome.isTouched)

@@ -65,7 +65,7 @@ struct LockTests {
                 let result = try qsnap(words, image)
                 #expect(result.status == (holder.writes ? 5 : 0), "\(words): \(result.errors)")
                 if holder.writes { #expect(result.errors.contains("process"), "\(result.errors)") }
-                Tally.add(1, to: "\(holder)", of: "lock pairs: holder, then qsnap")
+                TestTally.add(1, to: "\(holder)", of: "lock pairs: holder, then qsnap")
             }
             // Sharing is for reading alone.
             #expect(try Tool.run(Tool.qsnap, ["list", "--force-share", image]).status == 0)
@@ -77,7 +77,7 @@ struct LockTests {
                     #expect(result.errors.contains("\(holder.tool.prefix(15)) (process "), "\(result.errors)")
                 }
                 #expect(try qsnap(words + ["--force-share"], image).status == 64)
-                Tally.add(1, to: "\(holder)", of: "lock pairs: holder, then qsnap")
+                TestTally.add(1, to: "\(holder)", of: "lock pairs: holder, then qsnap")
             }
             #expect(try Data(contentsOf: URL(fileURLWithPath: image)) == before)
         }
@@ -132,7 +132,7 @@ struct LockTests {
         let second = try qsnap(["create", "second"], image)
         #expect(second.status == 5)
         #expect(second.errors.contains("qsnap (process \(process.processIdentifier))"), "\(second.errors)")
-        Tally.add(2, to: "qsnap \(words[0])", of: "lock pairs: qsnap at work, then qsnap")
+        TestTally.add(2, to: "qsnap \(words[0])", of: "lock pairs: qsnap at work, then qsnap")
         kill(process.processIdentifier, SIGCONT)
         process.waitUntilExit()
         #expect(process.terminationStatus == 0)
@@ -153,11 +153,11 @@ struct LockTests {
         for (tool, arguments) in writers where Tool.isInstalled(tool) {
             let result = try Tool.run(tool, arguments, input: "quit\n")
             #expect(result.status != 0 && result.errors.contains("lock"), "\(tool) \(arguments): \(result.errors)")
-            Tally.add(1, to: tool, of: "lock pairs: qsnap, then QEMU")
+            TestTally.add(1, to: tool, of: "lock pairs: qsnap, then QEMU")
         }
         for arguments in [["info", image], ["snapshot", "-l", image], ["check", image]] {
             #expect(try Tool.run("qemu-img", arguments).status == (isWriting ? 1 : 0))
-            Tally.add(1, to: "qemu-img", of: "lock pairs: qsnap, then QEMU")
+            TestTally.add(1, to: "qemu-img", of: "lock pairs: qsnap, then QEMU")
         }
         #expect(try Tool.run("qemu-img", ["info", "-U", image]).status == 0)
     }

@@ -12,7 +12,7 @@ import Testing
 /// `QCOW2_SEQUENCES` says how many, `QCOW2_SEED` with which seed they start: a failure names its seed.
 @Suite(.enabled(if: Tool.isInstalled("qemu-img") && Tool.isInstalled("qemu-io"), "needs qemu-utils"))
 struct SequenceTests {
-    private static func setting(_ name: String, _ standard: UInt64) -> UInt64 {
+    static func setting(_ name: String, _ standard: UInt64) -> UInt64 {
         ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) } ?? standard
     }
 

@@ -76,7 +76,9 @@ struct TestDisk {
     }
 
     /// The words by which QEMU's programs open the image.
-    private var source: [String] {
+    private var source: [String] { source(of: path) }
+
+    private func source(of path: String) -> [String] {
         guard layout.isEncrypted else { return ["-f", "qcow2", path] }
         let format = layout.features.contains(.luks) ? "luks" : "aes"
         return Self.secret + [
@@ -86,7 +88,10 @@ struct TestDisk {
     }
 
     /// The words by which `qemu-img snapshot` opens the image; it has no `-f`.
-    var snapshotWords: [String] { layout.isEncrypted ? source : [path] }
+    var snapshotWords: [String] { snapshotWords(of: path) }
+
+    /// The same for a copy of the image.
+    func snapshotWords(of path: String) -> [String] { layout.isEncrypted ? source(of: path) : [path] }
 
     /// A change that a guest makes.
     enum GuestWrite: CustomStringConvertible {

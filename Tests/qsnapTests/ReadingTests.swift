@@ -53,7 +53,7 @@ let readingCommands = [
             #expect(try Trace(image.path) == before)
             // Nothing is left beside it, either.
             #expect(try FileManager.default.contentsOfDirectory(atPath: image.folder.path) == ["disk.qcow2"])
-            Tally.add(1, to: words.joined(separator: " "), of: "readings that left no trace")
+            TestTally.add(1, to: words.joined(separator: " "), of: "readings that left no trace")
         }
     }
 

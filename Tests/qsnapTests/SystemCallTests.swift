@@ -48,7 +48,7 @@ struct SystemCallTests {
                 let check = try Tool.run("qemu-img", ["check", image.path])
                 #expect(check.status == 0, "\(call) \(number): \(check.output)")
             }
-            Tally.add(1, to: words.joined(separator: " "), of: "kills at a system call")
+            TestTally.add(1, to: words.joined(separator: " "), of: "kills at a system call")
         }
     }
 
@@ -74,7 +74,7 @@ struct SystemCallTests {
                 expectOneSentence(result, status: 1, naming: image.path, [names[call] ?? "", text])
                 #expect(try image.bytes == original)
             }
-            Tally.add(1, to: words.joined(separator: " "), of: "system calls of the command that failed")
+            TestTally.add(1, to: words.joined(separator: " "), of: "system calls of the command that failed")
         }
     }
 

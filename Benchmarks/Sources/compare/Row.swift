@@ -58,8 +58,16 @@ struct Row: Sendable {
                 theirs: (1...20).map { ["snapshot", "-d", "s\($0)", "@"] }))
         rows += verbs(.compressed("1G", 1 << 30))
         rows += verbs(.sequential("16G", "cluster_size=4k"))
-        rows.append(create(.sequential("64G", "cluster_size=64k,extended_l2=on")))
-        for bits in [2, 8, 32, 64] { rows.append(create(.sequential("64G", "cluster_size=64k,refcount_bits=\(bits)"))) }
+        // Every width with either kind of L2 entry, and the smallest and largest clusters: 16 layouts.
+        for entries in ["off", "on"] {
+            for bits in [2, 4, 8, 16, 32, 64] {
+                rows.append(create(.sequential("16G", "extended_l2=\(entries),refcount_bits=\(bits)")))
+            }
+        }
+        rows.append(create(.sequential("512M", "cluster_size=512")))
+        rows.append(create(.sequential("512G", "cluster_size=2M")))
+        rows.append(create(.sequential("16G", "cluster_size=16k,extended_l2=on")))
+        rows.append(create(.sequential("16G", "cluster_size=4k,compat=0.10")))
         let small = Specimen.withSnapshots(1, of: .sequential("64M"))
         rows.append(
             Row(

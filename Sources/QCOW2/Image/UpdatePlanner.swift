@@ -147,8 +147,8 @@ struct UpdatePlanner {
     /// The clusters of replaced L2 tables and refcount blocks that are not given back to the file system, in the order
     /// of the file.
     ///
-    /// Scattered ones, if there are many: punching so many small holes can take longer than the operation, for little
-    /// space. They are free in the image, and the guest's next writes use them first.
+    /// Runs of one or two, if there are many clusters: punching so many small holes can take as long as the rest of the
+    /// operation, for little space. They are free in the image, and the guest's next writes use them first.
     private func reserve(_ blocks: [(index: Int, offset: HostOffset)]) -> [UInt64] {
         var clusters = flagChanges.map { geometry.cluster(at: l2Tables[$0.table].offset) }
         for block in blocks {
@@ -156,10 +156,14 @@ struct UpdatePlanner {
         }
         guard clusters.count > 256 else { return [] }
         clusters.sort()
-        return clusters.indices.filter { index in
-            (index == 0 || clusters[index - 1] + 1 != clusters[index])
-                && (index + 1 == clusters.count || clusters[index] + 1 != clusters[index + 1])
-        }.map { clusters[$0] }
+        var reserve: [UInt64] = []
+        var start = 0
+        for end in 1...clusters.count
+        where end == clusters.count || clusters[end] != clusters[end - 1] + 1 {
+            if end - start <= 2 { reserve += clusters[start..<end] }
+            start = end
+        }
+        return reserve
     }
 
     /// A tree with the L2 tables where they will be, and the copied flags where they belong.

@@ -45,11 +45,27 @@ extension Image where S: ~Copyable {
         try commit(update, discarding: options.discardsFreedClusters, &work)
     }
 
-    /// Refuses, by name, every image that must not be written.
+    /// Reads the state, lets `change` say what should be different, and plans that without writing.
+    func plan(
+        budget: Int, _ work: inout WorkMeter, _ change: (ImageState, inout Proposal) throws(QCOW2Error) -> Void
+    ) throws(QCOW2Error) -> MetadataUpdate {
+        try checkChangeable()
+        let state = try ImageState(opened, reading: storage)
+        var proposal = Proposal(keeping: state)
+        try change(state, &proposal)
+        return try UpdatePlanner.plan(proposal, from: state, reading: storage, budget: budget, &work)
+    }
+
+    /// Refuses, by name, every image that must not be written, or can't be.
     func checkWritable() throws(QCOW2Error) {
         guard storage.isWritable else {
             throw QCOW2Error(.readOnly, "'\(storage.name)' was opened for reading only.")
         }
+        try checkChangeable()
+    }
+
+    /// Refuses, by name, every image that must not be changed.
+    private func checkChangeable() throws(QCOW2Error) {
         let place = HostOffset(UInt64(Header.Layout.incompatibleFeatures.offset))
         let features = header.incompatibleFeatures
         if features.contains(.corrupt) {

@@ -19,6 +19,8 @@ protocol FileCalls: Sendable {
     func status(_ descriptor: Int32, _ status: inout stat) -> Int32
     func read(_ descriptor: Int32, _ buffer: UnsafeMutableRawBufferPointer, _ position: off_t) -> Int
     func write(_ descriptor: Int32, _ buffer: UnsafeRawBufferPointer, _ position: off_t) -> Int
+    /// Says that a range will be read soon; does nothing where there is no such call.
+    func advise(_ descriptor: Int32, _ start: off_t, _ length: off_t)
     /// Empties all caches on the way to the medium, the drive's own included.
     func flush(_ descriptor: Int32) -> Int32
     func truncate(_ descriptor: Int32, _ length: off_t) -> Int32
@@ -39,6 +41,12 @@ struct KernelCalls: FileCalls {
 
     func read(_ descriptor: Int32, _ buffer: UnsafeMutableRawBufferPointer, _ position: off_t) -> Int {
         unsafe pread(descriptor, buffer.baseAddress, buffer.count, position)
+    }
+
+    func advise(_ descriptor: Int32, _ start: off_t, _ length: off_t) {
+        #if os(Linux)
+            _ = posix_fadvise(descriptor, start, length, POSIX_FADV_WILLNEED)
+        #endif
     }
 
     func write(_ descriptor: Int32, _ buffer: UnsafeRawBufferPointer, _ position: off_t) -> Int {

@@ -64,9 +64,13 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
 
     public func byteCount() throws(QCOW2Error) -> UInt64 { try file.byteCount() }
 
+    public func allocatedByteCount() throws(QCOW2Error) -> UInt64? { try file.allocatedByteCount() }
+
     public func read(into buffer: inout MutableSpan<UInt8>, at offset: HostOffset) throws(QCOW2Error) {
         try file.read(into: &buffer, at: offset)
     }
+
+    public func willRead(_ byteCount: Int, at offset: HostOffset) { file.willRead(byteCount, at: offset) }
 
     public mutating func write(_ bytes: Span<UInt8>, at offset: HostOffset) throws(QCOW2Error) {
         try file.write(bytes, at: offset)

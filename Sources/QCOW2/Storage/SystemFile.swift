@@ -99,6 +99,11 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
         UInt64(try status().st_size)  // Safe: a regular file's size is never negative.
     }
 
+    func allocatedByteCount() throws(QCOW2Error) -> UInt64? {
+        // POSIX leaves the unit open; on every system here it is 512 bytes.
+        UInt64(exactly: try status().st_blocks).map { $0 &* 512 }
+    }
+
     func read(into buffer: inout MutableSpan<UInt8>, at offset: HostOffset) throws(QCOW2Error) {
         var done = 0
         while done < buffer.count {
@@ -117,6 +122,12 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
             case .success(let count): done += count
             }
         }
+    }
+
+    /// Lets the system start reading; a hint that may fail without harm.
+    func willRead(_ byteCount: Int, at offset: HostOffset) {
+        guard let start = off_t(exactly: offset.rawValue) else { return }
+        calls.advise(descriptor, start, off_t(byteCount))
     }
 
     mutating func write(_ bytes: Span<UInt8>, at offset: HostOffset) throws(QCOW2Error) {

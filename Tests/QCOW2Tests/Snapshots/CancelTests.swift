@@ -55,7 +55,7 @@ import Testing
                 // The one change is the file's length, back to what it was.
                 #expect(tally.changeCount - (changesBefore ?? 0) <= 1, "stopped at \(stop)")
             }
-            Tally.add(1, to: "\(verb)", of: "wishes to stop")
+            TestTally.add(1, to: "\(verb)", of: "wishes to stop")
             if questions.count.load(ordering: .relaxed) <= stop { return }
             stop += 1
         }

@@ -72,7 +72,7 @@ import Testing
         // Every outcome must have been seen, or the states prove nothing.
         #expect(outcomes.allSatisfy { $0 > 0 } && count > 10)
         let name = verbs.count == 1 ? verbs[0].rawValue : "two in a row"
-        Tally.add(count, to: name, of: "crash states")
-        Tally.add(judge.readCount, to: name, of: "crash states read and counted in full")
+        TestTally.add(count, to: name, of: "crash states")
+        TestTally.add(judge.readCount, to: name, of: "crash states read and counted in full")
     }
 }

@@ -49,7 +49,7 @@ import Testing
             #expect(try Contents(of: bytes).names.first?.hasSuffix("after the failure") == true)
             let findings = ConsistencyCount(bytes).findings
             #expect(findings.isEmpty, "operation \(index) of \(specimen.testDescription)")
-            Tally.add(1, to: "\(verb)", of: "operations of a storage that failed")
+            TestTally.add(1, to: "\(verb)", of: "operations of a storage that failed")
         }
     }
 

@@ -84,7 +84,7 @@ import Testing
                 let bytes = try subject.bytes
                 #expect(try Contents(of: bytes) == new, "\(story)")
                 #expect(ConsistencyCount(bytes).findings.isEmpty, "\(story)")
-                Tally.add(1, to: "\(verb)", of: "system calls gone wrong once")
+                TestTally.add(1, to: "\(verb)", of: "system calls gone wrong once")
             }
         }
     }
@@ -115,7 +115,7 @@ import Testing
             let last = try subject.bytes
             #expect(try Contents(of: last).names.last?.hasSuffix("afterwards") == true, "call \(index)")
             #expect(ConsistencyCount(last).findings.isEmpty, "call \(index)")
-            Tally.add(1, to: "\(verb)", of: "system calls failing for good")
+            TestTally.add(1, to: "\(verb)", of: "system calls failing for good")
         }
     }
 

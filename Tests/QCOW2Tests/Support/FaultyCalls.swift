@@ -117,6 +117,9 @@ struct FaultyCalls: FileCalls {
         return failure(fault) ?? kernel.read(descriptor, half, position)
     }
 
+    // A hint can't go wrong in a way that anybody sees.
+    func advise(_ descriptor: Int32, _ start: off_t, _ length: off_t) {}
+
     func write(_ descriptor: Int32, _ buffer: UnsafeRawBufferPointer, _ position: off_t) -> Int {
         guard let fault = script.fault(Call(kind: .write, position: position)) else {
             return kernel.write(descriptor, buffer, position)

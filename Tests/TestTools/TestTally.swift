@@ -5,12 +5,12 @@ internal import Foundation
 internal import Synchronization
 
 /// Counts what the tests tried, and says so when the test run ends: numbers that nobody prints are forgotten.
-public enum Tally {
+public enum TestTally {
     private static let counts = Mutex<[String: [String: Int]]>([:])
 
     private static let isPrinted: Void = {
         _ = atexit {
-            let lines = Tally.counts.withLock { subjects in
+            let lines = TestTally.counts.withLock { subjects in
                 subjects.sorted { $0.key < $1.key }.map { subject, counts in
                     "tally: \(subject): "
                         + counts.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
