@@ -32,7 +32,7 @@ struct RBDDiffWriter {
     ///   - size: Bytes of the disk afterwards.
     /// - Throws: What the stream's receiver throws.
     mutating func begin(from old: [UInt8]?, to new: [UInt8]?, size: UInt64) throws(QCOW2Error) {
-        record += Array("rbd diff v1\\n".utf8)
+        record += Array("rbd diff v1\n".utf8)
         if let old { add("f", old) }
         if let new { add("t", new) }
         record.append(UInt8(ascii: "s"))
