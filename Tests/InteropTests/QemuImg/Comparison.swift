@@ -127,6 +127,10 @@ struct Comparison {
         _ theirs: String, _ ours: String, _ theirImages: Aftereffect, location: SourceLocation
     ) throws {
         #expect(try files(in: theirs) == files(in: ours), sourceLocation: location)
+        for name in try files(in: ours) where name.hasSuffix(".raw") {
+            let isSame = FileManager.default.contentsEqual(atPath: "\(theirs)/\(name)", andPath: "\(ours)/\(name)")
+            #expect(isSame, "content of \(name)", sourceLocation: location)
+        }
         for name in try files(in: ours) where name.hasSuffix(".qcow2") {
             let (their, our) = ("\(theirs)/\(name)", "\(ours)/\(name)")
             guard try !bytes(their).isEmpty, FileManager.default.contentsEqual(atPath: their, andPath: our) == false

@@ -31,7 +31,7 @@ struct Difference: Sendable {
                 || theirs.errorText.contains("No secret with id")
         },
         Difference("no backing file needed", "Snapshots work on the image alone.") { line, theirs, ours in
-            line.command == "snapshot" && theirs.errorText.contains("Could not open backing file")
+            ["snapshot", "check"].contains(line.command) && theirs.errorText.contains("Could not open backing file")
         },
         Difference(
             "no data file needed", "Whether the external data file can be opened makes no difference to the answer."
@@ -62,6 +62,51 @@ struct Difference: Sendable {
         ) { line, theirs, ours in
             theirs.errorText.hasPrefix("qemu-img: Could not apply snapshot")
                 && theirs.errorText.hasSuffix("Invalid argument\n") && ours.status == 0
+        },
+        Difference(
+            "findings in our words", "check says what is wrong in the library's words; counts and status are the same."
+        ) { line, theirs, ours in
+            line.command == "check" && theirs.status == ours.status && theirs.status > 1
+                && !theirs.errors.isEmpty && !ours.errors.isEmpty
+        },
+        Difference(
+            "resizing with bitmaps", "Refused, as the bitmaps would no longer match the disk.", leaves: .diverged
+        ) { line, theirs, ours in
+            line.command == "resize" && ours.errorText.contains("holds bitmaps")
+        },
+        Difference(
+            "files without a format", "map and compare read qcow2 images only, and say so."
+        ) { line, theirs, ours in
+            ["map", "compare"].contains(line.command) && ours.errorText.contains("a file without a format")
+        },
+        Difference(
+            "external data files", "map and compare don't open them, and say so."
+        ) { line, theirs, ours in
+            ours.status != 0 && ours.errorText.contains("is in the external data file")
+        },
+        Difference(
+            "encrypted disks", "check and map need no key; data that would have to be read is refused."
+        ) { line, theirs, ours in
+            ours.errorText.contains("is encrypted with")
+        },
+        Difference(
+            "holes of the file", "map shows what the image says; qemu-img also asks the file system for holes."
+        ) { line, theirs, ours in
+            guard line.command == "map", theirs.status == 0, ours.status == 0, ours.errors.isEmpty else { return false }
+            return theirs.outputText.contains(#""zero": true, "data": true"#)
+                || !ours.outputText.contains("start") && theirs.output.count != ours.output.count
+        },
+        Difference(
+            "no progress", "convert -p prints none on standard output."
+        ) { line, theirs, ours in
+            line.command == "convert" && theirs.status == 0 && ours.status == 0 && ours.output.isEmpty
+                && theirs.outputText.contains("/100%)")
+        },
+        Difference(
+            "missing backing files", "map says that one can't be opened, where its data is needed."
+        ) { line, theirs, ours in
+            line.command == "map" && theirs.status == ours.status
+                && [theirs, ours].allSatisfy { $0.errorText.contains("Could not open backing file") }
         },
     ]
 }

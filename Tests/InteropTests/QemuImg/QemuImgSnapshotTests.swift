@@ -20,7 +20,10 @@ extension Comparison {
     func addGolden(_ name: String) throws { try add("\(name).qcow2", Fixtures.bytes("\(name).qcow2")) }
 
     /// Runs a real tool in the master folder.
-    func prepare(_ tool: String, _ words: String...) throws {
+    func prepare(_ tool: String, _ words: String...) throws { try prepare(tool, words) }
+
+    /// Runs a real tool in the master folder.
+    func prepare(_ tool: String, _ words: [String]) throws {
         let script = "cd '\(master.path)' && exec \(tool) \"$@\""
         try Tool.check("bash", ["-c", script, "bash"] + words)
     }
