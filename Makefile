@@ -4,7 +4,7 @@
 PREFIX ?= /usr/local
 RELEASE = swift build -c release -Xswiftc -static-executable -Xlinker -s --scratch-path .build-release
 
-.PHONY: all demo test lint bench install install-qemu-img-link clean packages packages-build
+.PHONY: all demo test lint bench bench-kernels fuzz install install-qemu-img-link clean packages packages-build
 
 all:
 	swift build
@@ -33,6 +33,16 @@ bench:
 	$(RELEASE) --product qsnap
 	@Scripts/bench.sh $(BENCH)
 
+# The hot loops of the library, beside a copy of memory.
+bench-kernels:
+	@Scripts/install-packages.sh build bench
+	@Scripts/kernels.sh --instructions $(BENCH)
+
+# Fuzzes every target for SECONDS altogether, or those in FUZZ; see Scripts/fuzz.sh.
+SECONDS ?= 60
+fuzz: packages-build
+	@Scripts/fuzz.sh $(SECONDS) $(FUZZ)
+
 install: packages-build
 	$(RELEASE) --product qsnap
 	install -D -m 755 .build-release/release/qsnap $(DESTDIR)$(PREFIX)/bin/qsnap
@@ -44,4 +54,4 @@ install-qemu-img-link:
 	ln -sf $(PREFIX)/bin/qsnap $(DESTDIR)$(LINKDIR)/qemu-img
 
 clean:
-	rm -rf .build .build-release
+	rm -rf .build .build-release .build-fuzz

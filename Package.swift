@@ -35,6 +35,7 @@ let package = Package(
             dependencies: ["QCOW2", .product(name: "ArgumentParser", package: "swift-argument-parser")],
             cSettings: gnu
         ),
+        .executableTarget(name: "make-disk", dependencies: ["QCOW2"], path: "Examples/make-disk", cSettings: gnu),
         .executableTarget(name: "read-state", dependencies: ["QCOW2"], path: "Examples/read-state", cSettings: gnu),
         .target(
             name: "Fixtures",

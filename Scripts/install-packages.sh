@@ -20,9 +20,10 @@ for purpose in "$@"; do
     test)
         command -v qemu-img >/dev/null && command -v qemu-io >/dev/null || need qemu-utils
         command -v qemu-system-x86_64 >/dev/null || need qemu-system-x86
+        command -v strace >/dev/null || need strace
         ;;
     bench)
-        for tool in time strace; do [ -x "/usr/bin/$tool" ] || need "$tool"; done
+        for tool in time strace valgrind; do [ -x "/usr/bin/$tool" ] || need "$tool"; done
         ;;
     *)
         echo "usage: $0 build|test|bench..." >&2

@@ -26,9 +26,13 @@ public struct InMemoryStorage: Storage, Sendable, ~Copyable {
         // SAFETY: both ranges were just cut to what the buffers hold.
         unsafe buffer.withUnsafeMutableBufferPointer { target in
             unsafe bytes.withUnsafeBufferPointer { source in
-                for index in 0..<present { unsafe target[index] = source[start + index] }
+                if let into = target.baseAddress, let from = source.baseAddress, present > 0 {
+                    unsafe into.update(from: from + start, count: present)
+                }
             }
-            for index in present..<target.count { unsafe target[index] = 0 }
+            if let into = target.baseAddress {
+                unsafe (into + present).update(repeating: 0, count: target.count - present)
+            }
         }
     }
 
@@ -51,31 +55,5 @@ public struct InMemoryStorage: Storage, Sendable, ~Copyable {
     private mutating func perform(_ event: StorageEvent) {
         event.apply(to: &bytes)
         journal.append(event)
-    }
-}
-
-/// A change of a storage, as data.
-public enum StorageEvent: Hashable, Sendable {
-    case write([UInt8], at: HostOffset)
-    case flush
-    case truncate(toByteCount: UInt64)
-    case punchHole(at: HostOffset, byteCount: UInt64)
-
-    /// Does to a file's bytes what the event says.
-    public func apply(to bytes: inout [UInt8]) {
-        switch self {
-        case .write(let data, let offset):
-            let end = Int(offset.rawValue) + data.count
-            if bytes.count < end { bytes.append(contentsOf: repeatElement(0, count: end - bytes.count)) }
-            bytes.replaceSubrange(Int(offset.rawValue)..<end, with: data)
-        case .flush: break
-        case .truncate(let byteCount):
-            let count = Int(byteCount)
-            if bytes.count > count { bytes.removeSubrange(count...) }
-            bytes.append(contentsOf: repeatElement(0, count: count - bytes.count))
-        case .punchHole(let offset, let byteCount):
-            let start = min(bytes.count, Int(offset.rawValue))
-            for index in start..<min(bytes.count, start + Int(byteCount)) { bytes[index] = 0 }
-        }
     }
 }

@@ -24,7 +24,8 @@ struct QSnap: ParsableCommand {
             """,
         version: Main.version,
         subcommands: [
-            List.self, Create.self, Apply.self, Delete.self, Rename.self, Check.self, Inspect.self,
+            List.self, Create.self, Apply.self, Delete.self, Rename.self, Usage.self, Diff.self, Check.self,
+            Inspect.self,
         ]
     )
 }
@@ -43,6 +44,7 @@ enum Main {
             try checkArguments()
             var command = try QSnap.parseAsRoot()
             image = (command as? any ImageCommand)?.options.image
+            image = (command as? any ImageReadingCommand)?.options.image ?? image
             try command.run()
         } catch let failure as Failure {
             failure.exit()

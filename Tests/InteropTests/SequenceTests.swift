@@ -12,7 +12,7 @@ import Testing
 /// `QCOW2_SEQUENCES` says how many, `QCOW2_SEED` with which seed they start: a failure names its seed.
 @Suite(.enabled(if: Tool.isInstalled("qemu-img") && Tool.isInstalled("qemu-io"), "needs qemu-utils"))
 struct SequenceTests {
-    private static func setting(_ name: String, _ standard: UInt64) -> UInt64 {
+    static func setting(_ name: String, _ standard: UInt64) -> UInt64 {
         ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) } ?? standard
     }
 
@@ -88,6 +88,13 @@ struct RandomSequence {
     }
 
     private mutating func writeAsGuest() throws {
+        if Bool.random(using: &random) {
+            let changes = (0..<Int.random(in: 1...6, using: &random)).map { _ in
+                GuestChange.random(disk.active.count, clusterSize: disk.layout.clusterSize, using: &random)
+            }
+            note("our " + changes.map(\.description).joined(separator: ", "))
+            return try disk.writeByUs(changes)
+        }
         var writes: [TestDisk.GuestWrite] = []
         for _ in 0..<Int.random(in: 1...4, using: &random) {
             let unit = disk.layout.clusterSize

@@ -76,7 +76,9 @@ struct TestDisk {
     }
 
     /// The words by which QEMU's programs open the image.
-    private var source: [String] {
+    private var source: [String] { source(of: path) }
+
+    private func source(of path: String) -> [String] {
         guard layout.isEncrypted else { return ["-f", "qcow2", path] }
         let format = layout.features.contains(.luks) ? "luks" : "aes"
         return Self.secret + [
@@ -86,7 +88,10 @@ struct TestDisk {
     }
 
     /// The words by which `qemu-img snapshot` opens the image; it has no `-f`.
-    var snapshotWords: [String] { layout.isEncrypted ? source : [path] }
+    var snapshotWords: [String] { snapshotWords(of: path) }
+
+    /// The same for a copy of the image.
+    func snapshotWords(of path: String) -> [String] { layout.isEncrypted ? source(of: path) : [path] }
 
     /// A change that a guest makes.
     enum GuestWrite: CustomStringConvertible {
@@ -122,6 +127,51 @@ struct TestDisk {
                 active = try content(nil)
             }
         }
+    }
+
+    /// Writes as a guest by our own library.
+    mutating func writeByUs(_ changes: [GuestChange]) throws {
+        let unit = layout.features.contains(.extendedL2) ? layout.clusterSize / 32 : layout.clusterSize
+        let isSimple = layout.version == 3 && layout.features.isDisjoint(with: [.backing, .extendedL2])
+        var pending: [GuestChange] = []
+        for change in changes {
+            guard case .discard(let offset, let count) = change, !isSimple else {
+                pending.append(change)
+                change.apply(to: &active, unit: unit)
+                continue
+            }
+            // Some ranges may stay as they are, by what they hold: each sector reads as before, or as zeros.
+            try perform(pending)
+            pending = []
+            try perform([change])
+            let after = try content(nil)
+            for start in stride(from: 0, to: active.count, by: 512) {
+                let sector = start..<min(active.count, start + 512)
+                if after[sector] == active[sector] { continue }
+                guard sector.overlaps(offset..<(offset + count)), after[sector].allSatisfy({ $0 == 0 }) else {
+                    throw Tool.Failed(description: "\(change) changed the sector at \(start)")
+                }
+            }
+            active = after
+        }
+        try perform(pending)
+    }
+
+    /// Carries changes out, in one opening and one flush.
+    private func perform(_ changes: [GuestChange]) throws {
+        var image = try Image.open(path, for: .writing)
+        image.guestWriteOptions.bitmaps = .drop
+        if !backing.isEmpty {
+            let backing = backing
+            image.guestWriteOptions.backingReader = { offset, count in
+                // Safe: a disk of the tests.
+                let start = min(Int(offset.rawValue), backing.count)
+                let part = backing[start..<min(backing.count, start + count)]
+                return Array(part) + [UInt8](repeating: 0, count: count - part.count)
+            }
+        }
+        for change in changes { try change.perform(on: &image) }
+        try image.flush()
     }
 
     /// Lets qemu-io try a guest write, which does nothing when it fails.

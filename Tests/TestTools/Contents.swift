@@ -4,6 +4,12 @@
 public import QCOW2
 import QCOW2Testing
 
+#if canImport(Darwin)
+    internal import Darwin
+#elseif canImport(Glibc)
+    internal import Glibc
+#endif
+
 /// All that a user can see of an image: its snapshots, and the content of every state.
 public struct Contents: Hashable, Sendable {
     /// IDs and names of the snapshots.
@@ -21,9 +27,38 @@ public struct Contents: Hashable, Sendable {
         self.states = states
     }
 
+    /// Compares as fast as the machine can, in debug builds too.
+    public static func == (left: Contents, right: Contents) -> Bool {
+        left.names == right.names && left.states.count == right.states.count
+            && zip(left.states, right.states).allSatisfy { isSame($0, $1) }
+    }
+
+    /// Hashes what is quick to hash.
+    public func hash(into hasher: inout Hasher) {
+        hasher.combine(names)
+        for state in states { hasher.combine(state.count) }
+    }
+
     /// Reads everything of an image in memory.
     public init(of bytes: [UInt8]) throws {
         let image = try Image(storage: InMemoryStorage(bytes, isWritable: false))
         try self.init(of: image)
+    }
+}
+
+/// Compares bytes as fast as the machine can, in debug builds too.
+public func isSame(_ left: [UInt8], _ right: [UInt8]) -> Bool {
+    left.count == right.count && isSame(left, right, in: 0..<left.count)
+}
+
+/// Compares a range of bytes that both must have.
+public func isSame(_ left: [UInt8], _ right: [UInt8], in range: Range<Int>) -> Bool {
+    guard left.count >= range.upperBound, right.count >= range.upperBound else { return false }
+    return unsafe left.withUnsafeBytes { left in
+        unsafe right.withUnsafeBytes { right in
+            guard let left = left.baseAddress, let right = right.baseAddress else { return true }
+            // SAFETY: both were just seen to have the range.
+            return unsafe memcmp(left + range.lowerBound, right + range.lowerBound, range.count) == 0
+        }
     }
 }

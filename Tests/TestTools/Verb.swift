@@ -12,14 +12,16 @@ public enum Verb: String, CaseIterable, Sendable, CustomTestStringConvertible {
     public var testDescription: String { rawValue }
 
     /// Carries the verb out on an image that holds a snapshot `first`.
-    public func perform<S: Storage & ~Copyable>(on image: inout Image<S>) throws(QCOW2Error) {
+    public func perform<S: Storage & ~Copyable>(
+        on image: inout Image<S>, _ options: WriteOptions = WriteOptions()
+    ) throws(QCOW2Error) {
         switch self {
-        case .create: try image.createSnapshot(named: "new")
-        case .apply: try image.applySnapshot(.name("first"))
-        case .applyAndSave: try image.applySnapshot(.name("first"), savingCurrentAs: "saved")
-        case .delete: try image.deleteSnapshots([.name("first")])
-        case .deleteMany: try image.deleteSnapshots(image.snapshots.map { .id($0.id) })
-        case .rename: try image.renameSnapshot(.name("first"), to: "renamed")
+        case .create: try image.createSnapshot(named: "new", options: options)
+        case .apply: try image.applySnapshot(.name("first"), options: options)
+        case .applyAndSave: try image.applySnapshot(.name("first"), savingCurrentAs: "saved", options: options)
+        case .delete: try image.deleteSnapshots([.name("first")], options: options)
+        case .deleteMany: try image.deleteSnapshots(image.snapshots.map { .id($0.id) }, options: options)
+        case .rename: try image.renameSnapshot(.name("first"), to: "renamed", options: options)
         }
     }
 }

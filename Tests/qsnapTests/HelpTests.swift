@@ -19,7 +19,7 @@ import Testing
             "Exit status: 0 done; 1 failed; 2 corruption found; 3 only leaks found; 4 no such or ambiguous snapshot; "
                 + "5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 64 usage.",
             "list List the snapshots", "create Create a snapshot", "apply Make the disk", "delete Delete snapshots",
-            "rename Give a snapshot", "inspect Show what an image is",
+            "rename Give a snapshot", "inspect Show what an image is", "usage Say how much", "diff Say which ranges",
         ] {
             #expect(text.contains(words))
         }
@@ -28,7 +28,7 @@ import Testing
     @Test(
         "Help of a command shows what the README promises",
         arguments: [
-            ("list", ["<images> ...", "--json", "-U, --force-share"]),
+            ("list", ["<images> ...", "--json", "-U, --force-share", "-v, --verbose", "--usage"]),
             ("create", ["<image>", "[<name>]", "--json", "--discard/--no-discard", "(default: the Unix time)"]),
             (
                 "apply",
@@ -41,8 +41,13 @@ import Testing
                 "delete",
                 ["[<snapshots> ...]", "--all", "--keep-last <n>", "--older-than <age>", "-n, --dry-run", "--json"]
             ),
-            ("rename", ["<snapshot>", "<new-name>", "--json", "--discard/--no-discard"]),
+            ("rename", ["<snapshot>", "<new-name>", "--json", "-v, --verbose", "--discard/--no-discard"]),
             ("inspect", ["<image>", "--dump", "--json", "-U, --force-share", "--search <mib>", "(default: 1024)"]),
+            (
+                "diff",
+                ["<image> <from> [<to>]", "--full", "--exact", "--export-rbd <file>", "--allow-backing", "--json"]
+            ),
+            ("usage", ["<image>", "--json", "-U, --force-share", "--deleting <snapshot>"]),
         ])
     func commands(_ name: String, _ words: [String]) throws {
         let help = try Command.run(["help", name])

@@ -6,7 +6,7 @@ import TestTools
 import Testing
 
 /// The command as a user without any rights.
-private enum Unprivileged {
+enum Unprivileged {
     static let script: String? =
         geteuid() == 0 ? #"exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@""# : nil
 

@@ -5,8 +5,8 @@
 struct Plot {
     let text: String
 
-    private static let left = 300.0
-    private static let width = 900.0
+    private static let left = 380.0
+    private static let width = 980.0
     private static let rowHeight = 30.0
     private static let colours = ["#d2691e", "#708090"]
 

@@ -5,6 +5,8 @@
 struct Result: Codable, Sendable {
     let name: String
     let growth: Double?
+    /// The order of the rows in a table.
+    var position = 0
     var ours: Side
     var theirs: Side
 
@@ -26,9 +28,9 @@ struct Result: Codable, Sendable {
         }
     }
 
-    init(_ row: Row, _ ours: [Measurement], _ theirs: [Measurement]) {
-        name = row.name
-        growth = row.growth
+    init(_ row: Row, isCold: Bool, _ ours: [Measurement], _ theirs: [Measurement]) {
+        name = row.name + (isCold ? ", cold cache" : "")
+        growth = isCold ? nil : row.growth
         self.ours = Side(ours)
         self.theirs = Side(theirs)
     }

@@ -25,6 +25,8 @@ struct CheckSubject: Sendable {
     private(set) var hasTrustedBitmaps = false
     /// Whether everything is known that could refer to a cluster.
     var isComplete = true
+    /// Whether every L1 table lies in the file as a whole, so that it can be written anew.
+    private(set) var canMoveL2Tables = true
 
     let bounds: FileBounds
 
@@ -47,6 +49,8 @@ struct CheckSubject: Sendable {
     var hasDataFile: Bool { header.incompatibleFeatures.contains(.externalDataFile) }
     /// The clusters of the file; the last one may be cut off.
     var fileClusterCount: UInt64 { geometry.clusterCount(forBytes: bounds.byteCount) }
+    /// The clusters that are counted in windows: those of the file, up to where narrow refcounts start at a byte.
+    var countedClusterCount: UInt64 { (fileClusterCount + 7) / 8 * 8 }
 
     /// Reads the subject, and notes what is wrong with it.
     ///
@@ -102,7 +106,11 @@ struct CheckSubject: Sendable {
         from place: HostOffset, _ sink: FindingSink
     ) throws(QCOW2Error) -> Tree? {
         let byteCount = min(entryCount, ImageGeometry.maximumL1EntryCount) * UInt64(L1Entry.byteCount)
-        guard let present = try addTable(kind, name, at: offset, byteCount, from: place, sink) else { return nil }
+        guard let present = try addTable(kind, name, at: offset, byteCount, from: place, sink) else {
+            canMoveL2Tables = false
+            return nil
+        }
+        if present < byteCount || entryCount > ImageGeometry.maximumL1EntryCount { canMoveL2Tables = false }
         return Tree(offset: offset, entryCount: Int(present) / L1Entry.byteCount, name: name)
     }
 }

@@ -45,6 +45,24 @@ struct CheckWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
         }
     }
 
+    /// Notes which of neighbouring clusters will have a refcount of one, and keeps the references.
+    mutating func loadOnes(_ refcounts: [UInt64], of piece: Range<UInt64>) {
+        guard piece.lowerBound >= range.lowerBound, piece.upperBound <= range.upperBound else { return }
+        let base = Int(piece.lowerBound - range.lowerBound)
+        for index in 0..<piece.count {
+            lanes[base + index] =
+                lanes[base + index] & Self.countMask | (refcounts[index] == 1 ? 1 : 0) << Self.topShift
+        }
+    }
+
+    /// Takes a reference away from a cluster, if the window covers it.
+    mutating func removeReference(to cluster: UInt64) {
+        guard covers(cluster), count(cluster) > 0 else { return }
+        let index = Int(cluster - range.lowerBound)
+        let count = (lanes[index] & Self.countMask) - 1
+        lanes[index] = count | (count == 1 ? 1 : 0) << Self.topShift
+    }
+
     /// Adds to every cluster of a run that the window covers, without looking at flags or collisions.
     @specialized(where Lane == UInt16)
     @specialized(where Lane == UInt32)

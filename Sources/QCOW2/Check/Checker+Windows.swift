@@ -73,20 +73,19 @@ extension Checker {
     ///
     /// Only blocks that are in the file are read, so the work is bounded by its length.
     mutating func checkPastEnd<S: Storage & ~Copyable>(_ storage: borrowing S) throws(QCOW2Error) {
-        let fileEnd = subject.fileClusterCount
+        let fileEnd = subject.countedClusterCount
         let perBlock = geometry.refcountsPerBlock
         let (comparison, sink, pastEnd) = (RefcountComparison(subject), sink, tally.pastEnd)
         var end = end
         for (index, block) in subject.refcounts.blockOffsets.enumerated() {
             let last = (UInt64(index) + 1) * perBlock
             guard block != nil, last > fileEnd else { continue }
-            // A piece starts where narrow refcounts start at a byte.
-            let first = max(UInt64(index) * perBlock, fileEnd / 8 * 8)
+            let first = max(UInt64(index) * perBlock, fileEnd)
             try forEachPiece(of: first..<last, storage) { piece, stored, _ in
                 var bits: UInt64 = 0
                 for position in 0..<piece.count { bits |= stored[position] }
                 guard bits != 0 else { return }
-                for cluster in piece where cluster >= fileEnd && stored[Int(cluster - piece.lowerBound)] != 0 {
+                for cluster in piece where stored[Int(cluster - piece.lowerBound)] != 0 {
                     let (references, refcount) = (
                         pastEnd.counts[cluster] ?? 0, stored[Int(cluster - piece.lowerBound)]
                     )

@@ -41,7 +41,7 @@ struct Checker {
     mutating func run<S: Storage & ~Copyable>(reading storage: borrowing S) throws(QCOW2Error) {
         try checkActiveL1(storage)
         work.expect(UInt64(tally.l2Tables.count) * geometry.clusterSize)
-        let clusters = 0..<subject.fileClusterCount
+        let clusters = 0..<subject.countedClusterCount
         for range in tally.windows(of: clusters, laneByteCount: 2, budget: options.memoryBudget) {
             if try check(range, CheckWindow<UInt16>.self, storage) { continue }
             for range in tally.windows(of: range, laneByteCount: 4, budget: options.memoryBudget) {

@@ -7,7 +7,9 @@
 final class FindingSink {
     private let limit: UInt64
     private let report: (Finding) -> Void
-    private(set) var counts: [CheckRule: UInt64] = [:]
+    private var counts: [CheckRule: UInt64] = [:]
+    /// The rule that was noted last, and how often: kept apart because findings of one kind mostly follow each other.
+    private var last = (rule: CheckRule.headerFieldInvalid, count: UInt64(0))
 
     init(limitPerCode limit: Int, _ report: @escaping (Finding) -> Void) {
         self.limit = UInt64(max(0, limit))
@@ -19,8 +21,12 @@ final class FindingSink {
         _ rule: CheckRule, at offset: HostOffset? = nil, in table: @autoclosure () -> String? = nil,
         index: UInt64? = nil, _ message: @autoclosure () -> String
     ) {
-        let count = counts[rule, default: 0]
-        counts[rule] = count + 1
+        if rule != last.rule {
+            counts[last.rule] = last.count
+            last = (rule, counts[rule] ?? 0)
+        }
+        let count = last.count
+        last.count = count &+ 1
         guard count < limit else { return }
         report(Finding(rule.code, rule.severity, message(), at: offset, in: table(), index: index))
     }
@@ -46,12 +52,13 @@ final class FindingSink {
         }
     }
 
-    func count(of rule: CheckRule) -> UInt64 { counts[rule] ?? 0 }
+    func count(of rule: CheckRule) -> UInt64 { rule == last.rule ? last.count : counts[rule] ?? 0 }
 
     /// The counts by code, the worst first.
     func tallies() -> [CheckReport.Tally] {
         CheckRule.allCases.compactMap { rule in
-            guard let count = counts[rule] else { return nil }
+            let count = count(of: rule)
+            guard count > 0 else { return nil }
             return CheckReport.Tally(
                 code: rule.code, severity: rule.severity, count: count, reportedCount: min(count, limit))
         }.sorted { $0.severity > $1.severity }

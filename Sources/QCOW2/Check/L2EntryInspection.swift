@@ -17,7 +17,7 @@ struct L2EntryTarget {
 /// Looks at L2 entries that aren't plain, and says what is wrong with them.
 ///
 /// Invariants I-7, I-12 to I-14, I-17 and I-23.
-struct L2EntryInspection {
+struct L2EntryInspection: Sendable {
     let geometry: ImageGeometry
     let bounds: FileBounds
     let hasDataFile: Bool
@@ -102,7 +102,9 @@ struct L2EntryInspection {
             target.carriesFlag = true
         } else {
             add(.l2EntryMisaligned, "the offset \(offset) is not that of a cluster")
-            target.run = ClusterRun(first: first, count: 2)
+            // It touches two clusters, if the file has as many.
+            let isLast = first + 1 >= geometry.clusterCount(forBytes: bounds.byteCount)
+            target.run = ClusterRun(first: first, count: isLast ? 1 : 2)
         }
         if offset.rawValue >= bounds.byteCount {
             add(.l2EntryPastEnd, "the cluster at \(offset) lies past the end of the file")

@@ -7,7 +7,7 @@
 ///
 /// Each distinct L2 table is read once; again for a further window only if its runs were too many to remember and some
 /// lie there. Memory is bounded by the window, not by the image.
-struct ReferenceTally {
+struct ReferenceTally: Sendable {
     let subject: CheckSubject
     private(set) var l2Tables: L2Tables
     private(set) var statistics = MappingStatistics()
@@ -108,7 +108,7 @@ struct ReferenceTally {
         let (scan, inspection, claims, isDeep) = (scan, inspection, claims, isDeep)
         var found: [Int] = []
         var foundPastEnd: [(run: ClusterRun, weight: UInt64)] = []
-        let fileClusterCount = subject.fileClusterCount
+        let fileClusterCount = subject.countedClusterCount
         try reader.forEach(of: &l2Tables, from: storage, &work, where: { isUnread[$1] }) {
             (l2Tables, index, bytes) throws(QCOW2Error) in
             let table = l2Tables[index]

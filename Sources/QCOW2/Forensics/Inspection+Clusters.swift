@@ -69,10 +69,16 @@ extension Inspection {
     private func addBitmapData<S: Storage & ~Copyable>(
         to walk: inout ReferenceWalk, from storage: borrowing S
     ) throws(QCOW2Error) {
-        // The clusters of a table only once, so that no two bitmaps make us read the same bytes over and over.
-        var seen: Set<HostOffset> = []
-        for region in regions where region.name == LenientBitmap.tableName && seen.insert(region.offset).inserted {
-            let bytes = try storage.readBytes(Int(region.byteCount), at: region.offset)
+        let tables = regions.filter { $0.name == LenientBitmap.tableName }.sorted { $0.offset < $1.offset }
+        // Bytes that several tables claim are read once.
+        var done: UInt64 = 0
+        for table in tables {
+            // Safe: the length was cut to what the file has.
+            let end = table.offset.rawValue + table.byteCount
+            let start = max(table.offset.rawValue, done)
+            done = max(done, end)
+            guard start < end else { continue }
+            let bytes = try storage.readBytes(Int(end - start), at: HostOffset(start))
             for position in stride(from: 0, through: bytes.count - 8, by: BitmapTableEntry.byteCount) {
                 let entry = BitmapTableEntry(rawValue: bytes.span.loadBigEndian(at: position))
                 if let data = entry.data { walk.referenced.insert(walk.geometry.cluster(at: data)) }

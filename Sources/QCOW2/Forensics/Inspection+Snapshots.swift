@@ -53,7 +53,10 @@ extension Inspection {
             do throws(QCOW2Error) {
                 let entry = try SnapshotTableEntry(decodingFields: rest, at: base)
                 let extraByteCount = Int(SnapshotTableEntry.Layout.extraDataSize.load(from: rest))
-                if entry.id.isEmpty, entry.name.isEmpty, entry.seconds == 0, entry.l1TableOffset.rawValue == 0 {
+                // The rule of opening: zeros are no entry of version 3.
+                if header.version ?? 0 >= 3, extraByteCount == 0, entry.id.isEmpty, entry.name.isEmpty,
+                    entry.seconds == 0
+                {
                     throw .invalid("snapshot table entry", "it is empty", at: base)
                 }
                 let size = SnapshotTableEntry.Layout.fixedByteCount + extraByteCount + entry.id.count + entry.name.count

@@ -59,6 +59,9 @@ struct ImageGeometry: Hashable, Sendable {
         return (byteCount >> UInt64(l1EntrySpanBits)) + (byteCount & mask == 0 ? 0 : 1)
     }
 
+    /// The first guest offset below an L1 entry.
+    func guestOffset(ofL1Index index: UInt64) -> UInt64 { index << UInt64(l1EntrySpanBits) }
+
     /// Where a guest offset is looked up: the index in the L1 table and in the L2 table, and the byte in the cluster.
     func indices(of guest: GuestOffset) -> (l1: UInt64, l2: Int, byte: Int) {
         let cluster = guest.rawValue >> UInt64(clusterBits)

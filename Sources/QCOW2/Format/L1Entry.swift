@@ -16,6 +16,11 @@ struct L1Entry: RawRepresentable, Hashable, Sendable {
         rawValue = l2Table.rawValue & Bits.hostOffset | (isCopied ? Bits.copied : 0)
     }
 
+    /// The same entry for an L2 table that moved or got another refcount; whatever else is set stays.
+    func with(l2Table: HostOffset, isCopied: Bool) -> L1Entry {
+        L1Entry(rawValue: rawValue & Bits.reserved | L1Entry(l2Table: l2Table, isCopied: isCopied).rawValue)
+    }
+
     /// The L2 table; `nil` when everything below the entry is unallocated.
     var l2Table: HostOffset? {
         let offset = rawValue & Bits.hostOffset

@@ -37,10 +37,13 @@ struct L2Entry: RawRepresentable, Hashable, Sendable {
         return isCompressed || offset == 0 ? nil : HostOffset(offset)
     }
 
+    /// What bits 0 to 61 say, if the entry is that of a compressed cluster.
+    func compressed(in geometry: ImageGeometry) -> CompressedCluster {
+        CompressedCluster(descriptor: rawValue & Bits.descriptor, in: geometry)
+    }
+
     func mapping(in geometry: ImageGeometry) -> Mapping {
-        guard rawValue & Bits.compressed == 0 else {
-            return .compressed(CompressedCluster(descriptor: rawValue & Bits.descriptor, in: geometry))
-        }
+        guard !isCompressed else { return .compressed(compressed(in: geometry)) }
         let offset = HostOffset(rawValue & Bits.hostOffset)
         let isAllocated = offset.rawValue != 0
         if geometry.hasZeroFlag, rawValue & Bits.zero != 0 { return .zero(preallocated: isAllocated ? offset : nil) }

@@ -26,13 +26,22 @@ extension Image where S: ~Copyable {
         }
         let geometry = header.geometry
         let chain = BackingChain(closedBelow: try backingFile(), of: storage.name)
-        let map = try ClusterMap(
-            tree, for: offset.rawValue..<(offset.rawValue + length), in: geometry, fileByteCount: storage.byteCount()
-        ) { (bytes, offset) throws(QCOW2Error) in try storage.read(into: &bytes, at: offset) }
+        let range = offset.rawValue..<(offset.rawValue + length)
+        // What guest writes have pending is in memory alone.
+        let session = state == .active ? session : nil
+        let map =
+            if let session {
+                ClusterMap(session, for: range)
+            } else {
+                try ClusterMap(tree, for: range, in: geometry, fileByteCount: storage.byteCount()) {
+                    (bytes, offset) throws(QCOW2Error) in try storage.read(into: &bytes, at: offset)
+                }
+            }
         let layer = ImageLayer(map, header, L2SliceCache(in: geometry, byteCount: 0))
         var result = [UInt8](repeating: 0, count: byteCount)
         var span = result.mutableSpan
         try layer.read(into: &span, at: offset.rawValue) { (bytes, offset) throws(QCOW2Error) in
+            if let session, session.read(into: &bytes, at: offset) { return }
             try storage.read(into: &bytes, at: offset)
         } below: { (bytes, offset) throws(QCOW2Error) in
             if let closed = chain.closed { throw closed.error(at: offset) }

@@ -42,6 +42,7 @@ extension Image where S: ~Copyable {
                 .unsupported, "The disk of a version 2 image with snapshots can't be resized: they may lack a size.")
         }
         guard virtualSize != header.size else { return }
+        try endSession()
         let state = try ImageState(opened, reading: storage)
         var proposal = Proposal(keeping: state)
         if state.hasTrustedBitmaps {

@@ -27,6 +27,7 @@ public final class ImageReader<S: Storage & Sendable & ~Copyable>: Sendable {
     ///   - cacheByteCount: About how many bytes of L2 tables to keep in memory, once they have been read.
     /// - Throws: ``QCOW2Error/Code/inputOutput``.
     public init(_ image: consuming Image<S>, cacheByteCount: Int = 8 << 20) throws(QCOW2Error) {
+        try image.endSession()
         slices = L2SliceCache(in: image.header.geometry, byteCount: cacheByteCount)
         chain = BackingChain(closedBelow: try image.backingFile(), of: image.storage.name)
         self.image = image
@@ -79,6 +80,7 @@ extension ImageReader where S == FileStorage {
     public convenience init(
         _ image: consuming Image<FileStorage>, backing policy: BackingFilePolicy, cacheByteCount: Int = 8 << 20
     ) throws(QCOW2Error) {
+        try image.endSession()
         let chain = try BackingChain(below: image, policy)
         self.init(image, chain, cacheByteCount: cacheByteCount)
     }

@@ -15,12 +15,35 @@ struct BlockSurvey: Sendable {
 
     /// The most free runs that are remembered: 2 MiB.
     private static let maximumFreeCount = 1 << 17
+    /// How many blocks are asked for ahead.
+    private static let aheadCount = 32
 
     init(_ table: RefcountTable) {
         hasChanges = [Bool](repeating: false, count: table.blockOffsets.count)
         lastUsed = [UInt64](repeating: 0, count: table.blockOffsets.count)
         reader = RefcountReader(table)
     }
+
+    /// A survey in which nothing was found yet, with room for blocks that describe so many clusters.
+    init(describing clusterCount: UInt64, in table: RefcountTable) {
+        let perBlock = table.geometry.refcountsPerBlock
+        let count = max(table.blockOffsets.count, Int((clusterCount + perBlock - 1) / perBlock))
+        hasChanges = [Bool](repeating: false, count: count)
+        lastUsed = [UInt64](repeating: 0, count: count)
+        reader = RefcountReader(table)
+    }
+
+    /// Notes what becomes of the refcounts of neighbouring clusters, which are free if they are zero before and after.
+    mutating func note(_ piece: Range<UInt64>, _ old: [UInt64], _ new: [UInt64], hasChanges: Bool) {
+        let index = reader.blockIndex(of: piece.lowerBound)
+        if hasChanges { self.hasChanges[index] = true }
+        let values = (0..<piece.count).map { old[$0] | new[$0] }
+        noteUsed(values, piece, index)
+        noteFree(values, piece, allOfIt: values.allSatisfy { $0 == 0 })
+    }
+
+    /// Notes that a block must be written anew.
+    mutating func noteChange(_ index: Int) { hasChanges[index] = true }
 
     /// Compares the refcounts of a window's clusters with the references.
     ///
@@ -29,7 +52,15 @@ struct BlockSurvey: Sendable {
         _ window: inout CountWindow<Lane>, _ state: ImageState, _ storage: borrowing S
     ) throws(QCOW2Error) {
         var first = window.range.lowerBound
+        var hinted = state.refcounts.blockIndex(of: first)
         while first < window.range.upperBound {
+            let ahead = state.refcounts.blockIndex(of: first) + Self.aheadCount
+            while hinted < ahead {
+                if let offset = state.refcounts.blockOffset(hinted) {
+                    storage.willRead(state.geometry.clusterByteCount, at: offset)
+                }
+                hinted += 1
+            }
             let piece = reader.piece(from: first, upTo: window.range.upperBound)
             let isDescribed = try reader.read(piece, from: storage)
             let count = Int(piece.upperBound - first)
@@ -39,26 +70,26 @@ struct BlockSurvey: Sendable {
             if settled.isBad { throw Self.complaint(window, reader.values, piece, state) }
             if isDescribed {
                 if settled.hasChanges { hasChanges[index] = true }
-                if settled.freeCount < count { noteUsed(piece, index) }
+                if settled.freeCount < count { noteUsed(reader.values, piece, index) }
             }
-            if settled.freeCount > 0 { noteFree(piece, allOfIt: settled.freeCount == count) }
+            if settled.freeCount > 0 { noteFree(reader.values, piece, allOfIt: settled.freeCount == count) }
             first = piece.upperBound
         }
     }
 
-    private mutating func noteUsed(_ piece: Range<UInt64>, _ index: Int) {
-        guard let last = (0..<Int(piece.upperBound - piece.lowerBound)).last(where: { reader.values[$0] != 0 }) else {
+    private mutating func noteUsed(_ values: [UInt64], _ piece: Range<UInt64>, _ index: Int) {
+        guard let last = (0..<Int(piece.upperBound - piece.lowerBound)).last(where: { values[$0] != 0 }) else {
             return
         }
         lastUsed[index] = piece.lowerBound + UInt64(last)
         end = lastUsed[index] + 1
     }
 
-    private mutating func noteFree(_ piece: Range<UInt64>, allOfIt: Bool) {
+    private mutating func noteFree(_ values: [UInt64], _ piece: Range<UInt64>, allOfIt: Bool) {
         guard !allOfIt else {
             return addFree(ClusterRun(first: piece.lowerBound, count: piece.upperBound - piece.lowerBound))
         }
-        for index in 0..<Int(piece.upperBound - piece.lowerBound) where reader.values[index] == 0 {
+        for index in 0..<Int(piece.upperBound - piece.lowerBound) where values[index] == 0 {
             addFree(ClusterRun(first: piece.lowerBound + UInt64(index), count: 1))
         }
     }

@@ -9,9 +9,12 @@ struct ClusterAllocator: Sendable {
     private var head = 0
     /// From here on, everything is free.
     private var end: UInt64
+    /// Except these, in ascending order: an entry that shouldn't be points there.
+    private let reserved: [UInt64]
 
-    init(_ blocks: BlockSurvey, in geometry: ImageGeometry) {
+    init(_ blocks: BlockSurvey, in geometry: ImageGeometry, avoiding reserved: [UInt64] = []) {
         self.geometry = geometry
+        self.reserved = reserved
         end = blocks.end
         runs = blocks.free
         while let last = runs.last, last.end > end {
@@ -21,6 +24,13 @@ struct ClusterAllocator: Sendable {
                 runs[runs.count - 1].count = end - last.first
             }
         }
+    }
+
+    /// From now on, takes only clusters behind everything in use, and behind `clusterCount` clusters.
+    mutating func takeOnlyBehind(_ clusterCount: UInt64) {
+        runs = []
+        head = 0
+        end = max(end, clusterCount)
     }
 
     /// Takes neighbouring clusters.
@@ -35,12 +45,39 @@ struct ClusterAllocator: Sendable {
             return run
         }
         // The last free run may go on behind the last used cluster: it was cut there, so it ends before one.
+        for cluster in reserved where cluster >= end && cluster - end < clusterCount { end = cluster + 1 }
         let run = ClusterRun(first: end, count: clusterCount)
         guard run.end <= ImageGeometry.hostOffsetLimit >> UInt64(geometry.clusterBits) else {
             throw QCOW2Error(.limitExceeded, "The image file would grow past the largest offset of the format.")
         }
         end = run.end
         return run
+    }
+
+    /// Takes back clusters that nothing refers to any more: runs in the order of the file that don't touch each other.
+    mutating func free(_ freed: [ClusterRun]) {
+        // One by one each costs a move of those behind it; many are merged at once.
+        guard freed.count > 64 else { return freed.forEach { free($0) } }
+        var merged: [ClusterRun] = []
+        merged.reserveCapacity(runs.count - head + freed.count)
+        var (left, right) = (head, 0)
+        while left < runs.count || right < freed.count {
+            let takesLeft = right == freed.count || left < runs.count && runs[left].first < freed[right].first
+            let run = takesLeft ? runs[left] : freed[right]
+            if takesLeft { left += 1 } else { right += 1 }
+            guard run.count > 0 else { continue }
+            if let last = merged.last, last.end == run.first {
+                merged[merged.count - 1].count += run.count
+            } else {
+                merged.append(run)
+            }
+        }
+        while let last = merged.last, last.end == end {
+            end = last.first
+            merged.removeLast()
+        }
+        runs = merged
+        head = 0
     }
 
     /// Takes back clusters that nothing refers to any more.

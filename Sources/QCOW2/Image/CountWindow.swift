@@ -21,6 +21,11 @@ struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
     static var limit: UInt32 { UInt32(truncatingIfNeeded: Lane(1) << Lane(Lane.bitWidth / 2 - 3)) }
     private static var halfBits: Lane { Lane(Lane.bitWidth / 2) }
     private static var lowHalf: Lane { Lane.max >> halfBits }
+    /// The low half's top bit, which no number of references below the limit reaches: once a lane is settled, whether
+    /// the new refcount is one.
+    private static var isOneBit: Lane { 1 << isOneShift }
+    private static var isOneShift: Lane { halfBits - 1 }
+    private static var referencesMask: Lane { lowHalf >> 1 }
 
     /// A window with room for `capacity` clusters, at most.
     init(capacity: Int) {
@@ -105,59 +110,63 @@ struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
     }
 
     /// References in the file as it is.
-    func old(_ cluster: UInt64) -> UInt64 { UInt64(lanes[Int(cluster - range.lowerBound)] & Self.lowHalf) }
+    func old(_ cluster: UInt64) -> UInt64 { UInt64(lanes[Int(cluster - range.lowerBound)] & Self.referencesMask) }
 
     func covers(_ cluster: UInt64) -> Bool { range.contains(cluster) }
 
     /// Checks the stored refcounts of neighbouring clusters against the references, and finds what will change.
     ///
-    /// Afterwards, unless something is bad, the low halves say whether the new refcount is one.
+    /// Afterwards the lanes say whether the new refcount is one. Without a branch for a cluster, so that the compiler
+    /// makes vector instructions of it: what is true or false is the top bit of a word here.
     @specialized(where Lane == UInt16)
     @specialized(where Lane == UInt32)
     @specialized(where Lane == UInt64)
     mutating func settle(
         _ stored: [UInt64], count: Int, from first: UInt64, maximumRefcount: UInt64
     ) -> SettledPiece {
-        var piece = SettledPiece()
         let base = Int(first - range.lowerBound)
-        var changes: Lane = 0
-        var isBad = false
+        var (changes, everyNew, bad, usedCount): (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+        // Spans of just this piece: bounds are checked once, and not in the loop, which then takes half the time.
+        var whole = lanes.mutableSpan
+        var part = whole._mutatingExtracting(base..<(base + count))
+        let stored = stored.span.extracting(..<count)
         for index in 0..<count {
-            let lane = lanes[base &+ index]
-            let (old, refcount) = (UInt64(truncatingIfNeeded: lane & Self.lowHalf), stored[index])
-            let change = lane >> Self.halfBits
+            let lane = part[index]
+            let refcount = stored[index]
+            let rest = refcount &- UInt64(truncatingIfNeeded: lane & Self.referencesMask)
+            let change = Self.change(lane)
+            let new = refcount &+ change
             changes |= change
-            let new = refcount &+ UInt64(bitPattern: Self.signed(change))
-            // Too few are counted, or a rising count is too large or runs over.
-            let rises = change & Self.sign == 0 && change != 0
-            isBad = isBad || refcount < old || (rises && (new > maximumRefcount || new < refcount))
-            piece.freeCount &+= refcount == 0 ? 1 : 0
+            everyNew |= new
+            // Fewer are stored than there are references, or a rising refcount runs over 64 bits.
+            bad |= ~refcount & rest | refcount & ~new & ~change
+            usedCount &+= Self.topBitIfNotZero(refcount) >> 63
+            let isOne = Lane(truncatingIfNeeded: ~Self.topBitIfNotZero(new ^ 1) >> 63)
+            part[index] = lane & ~Self.isOneBit | isOne << Self.isOneShift
         }
-        piece.hasChanges = changes != 0
-        piece.isBad = isBad
-        guard !isBad else { return piece }
-        for index in 0..<count {
-            let change = lanes[base &+ index] >> Self.halfBits
-            let new = stored[index] &+ UInt64(bitPattern: Self.signed(change))
-            lanes[base &+ index] = (change << Self.halfBits) | (new == 1 ? 1 : 0)
-        }
-        return piece
+        // No refcount falls below zero where none is too low, so what is above the maximum has risen.
+        return SettledPiece(
+            hasChanges: changes != 0, isBad: (bad >> 63) | (everyNew & ~maximumRefcount) != 0,
+            freeCount: count - Int(usedCount))
     }
 
-    /// Whether a cluster that has a refcount would have too large a one; before it is settled.
+    /// The top bit if a word has any.
+    @inline(__always)
+    private static func topBitIfNotZero(_ word: UInt64) -> UInt64 { (word | (0 &- word)) & 1 << 63 }
+
+    /// Whether a cluster that has a refcount would have too large a one.
     func isTooLarge(_ cluster: UInt64, _ refcount: UInt64, maximum: UInt64) -> Bool {
-        let change = Self.signed(lanes[Int(cluster - range.lowerBound)] >> Self.halfBits)
+        let change = Int64(bitPattern: Self.change(lanes[Int(cluster - range.lowerBound)]))
         let (new, overflow) = refcount.addingReportingOverflow(UInt64(max(0, change)))
         return change > 0 && (overflow || new > maximum)
     }
 
-    private static var sign: Lane { Lane(1) << (halfBits - 1) }
-
-    /// The change in a lane's high half, already moved down, as a number.
+    /// The change in a lane's high half, as a signed number of 64 bits.
     @inline(__always)
-    private static func signed(_ change: Lane) -> Int64 {
-        let shift = 64 - Int64(Lane.bitWidth / 2)
-        return (Int64(truncatingIfNeeded: change) << shift) >> shift
+    private static func change(_ lane: Lane) -> UInt64 {
+        // Not by an arithmetic shift, for which the processor's basic vector instructions have no 64-bit form.
+        let sign = UInt64(1) << UInt64(Lane.bitWidth / 2 - 1)
+        return (UInt64(truncatingIfNeeded: lane >> halfBits) ^ sign) &- sign
     }
 
     /// Adds the changes to the refcounts of neighbouring clusters.
@@ -167,13 +176,12 @@ struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
     func applyChanges(to refcounts: inout [UInt64], count: Int, from first: UInt64) {
         let base = Int(first - range.lowerBound)
         for index in 0..<count {
-            let change = Self.signed(lanes[base + index] >> Self.halfBits)
-            refcounts[index] &+= UInt64(bitPattern: change)
+            refcounts[index] &+= Self.change(lanes[base &+ index])
         }
     }
 
     /// Whether a cluster's new refcount is one; once it is settled.
-    func isOne(_ cluster: UInt64) -> Bool { lanes[Int(cluster - range.lowerBound)] & 1 == 1 }
+    func isOne(_ cluster: UInt64) -> Bool { lanes[Int(cluster - range.lowerBound)] & Self.isOneBit != 0 }
 
     /// Whether the new refcounts of a run's clusters are all one, or none is; `nil` if it depends, or none is covered.
     @specialized(where Lane == UInt16)
@@ -183,12 +191,12 @@ struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
         let first = max(run.first, range.lowerBound)
         let end = min(run.end, range.upperBound)
         guard first < end else { return (true, true) }
-        var (all, any): (Lane, Lane) = (1, 0)
+        var (all, any): (Lane, Lane) = (.max, 0)
         for index in Int(first - range.lowerBound)..<Int(end - range.lowerBound) {
             all &= lanes[index]
             any |= lanes[index]
         }
-        return (all & 1 == 1, any & 1 == 0)
+        return (all & Self.isOneBit != 0, any & Self.isOneBit == 0)
     }
 }
 
@@ -220,8 +228,8 @@ struct L2TableFindings {
 
 /// What the refcounts of a few neighbouring clusters turned out to be.
 struct SettledPiece {
-    var hasChanges = false
+    let hasChanges: Bool
     /// Whether some refcount is lower than the references, or would be too large.
-    var isBad = false
-    var freeCount = 0
+    let isBad: Bool
+    let freeCount: Int
 }

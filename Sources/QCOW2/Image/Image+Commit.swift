@@ -9,12 +9,16 @@ extension Image where S: ~Copyable {
     /// Two flushes. A crash before the header's sector is on the disk leaves the old state, with bytes in clusters
     /// that are free there; a crash after it leaves the new state, perhaps with free clusters not yet given back.
     ///
-    /// - Throws: ``QCOW2Error/Code/inputOutput``. If the header's sector had not been written, the file is cut back to
-    ///   its old length and the image is as before. If writing or flushing that sector failed, the image continues with
-    ///   what the file now reads as, and the next commit settles that first.
+    /// - Throws: ``QCOW2Error/Code/inputOutput``. The image is as before, and the file is cut back to its old length.
+    ///   Only if writing or flushing the header's sector failed, and putting the old one back failed, too, the image
+    ///   continues with what the file now reads as, and the next commit settles that first.
     mutating func commit(
         _ update: consuming MetadataUpdate, discarding: Bool, _ work: inout WorkMeter
     ) throws(QCOW2Error) {
+        // A session was taken out by whoever commits it, or ended; the update knows nothing of what another one changed.
+        guard session == nil else {
+            throw QCOW2Error(.unsupported, "Guest writes to '\(storage.name)' are pending; flush them first.")
+        }
         guard try storage.byteCount() == update.oldFileByteCount else {
             throw QCOW2Error(.inUse, "The length of '\(storage.name)' changed: another program writes to it.")
         }
@@ -25,11 +29,15 @@ extension Image where S: ~Copyable {
         var sectorSpan = sector.mutableSpan
         update.header.encode(into: &sectorSpan)
 
-        let written: RefcountWriter
+        let written: RefcountWriter?
         do throws(QCOW2Error) {
             written = try prepare(&update, &work)
             // ORDER: nothing may refer to the new tables before they are on the disk.
-            try storage.flush()
+            do throws(QCOW2Error) { try storage.flush() } catch {
+                hasFailedFlush = true
+                throw error
+            }
+            try work.checkForWish()
         } catch {
             // The old state is untouched. Failing to give back what was appended to the file costs only space.
             try? storage.truncate(toByteCount: update.oldFileByteCount)
@@ -40,19 +48,37 @@ extension Image where S: ~Copyable {
             // ORDER: nothing of the old state may be reused before the switch is on the disk.
             try storage.flush()
         } catch {
-            unsettledSector = (try? storage.readBytes(sector.count, at: HostOffset(0))) ?? oldSector
-            if let found = try? OpenedImage(reading: storage) { opened = found }
+            hasFailedFlush = true
+            goBack(to: oldSector, update.oldFileByteCount)
             throw error
         }
         opened = OpenedImage(
             header: update.header, extensions: opened.extensions, entries: update.entries,
             snapshotTableByteCount: update.snapshotTableByteCount)
-        if discarding { giveBack(written.freed.runs, fileByteCount: written.end * header.geometry.clusterSize, work) }
+        if discarding, let written {
+            giveBack(written.freed.runs, fileByteCount: written.end * header.geometry.clusterSize, work)
+        }
+    }
+
+    /// After the switch failed: nobody knows which of the two whole states the disk holds, so this puts the old one
+    /// there, for an error to mean that nothing changed.
+    ///
+    /// If that fails as well, the image continues with what the file reads as.
+    private mutating func goBack(to oldSector: [UInt8], _ oldFileByteCount: UInt64) {
+        unsettledSector = oldSector
+        try? settle()
+        guard unsettledSector != nil else {
+            // The old state is on the disk, and what was appended belongs to none.
+            try? storage.truncate(toByteCount: oldFileByteCount)
+            return
+        }
+        unsettledSector = (try? storage.readBytes(oldSector.count, at: HostOffset(0))) ?? oldSector
+        if let found = try? OpenedImage(reading: storage) { opened = found }
     }
 
     /// After a commit whose outcome is unknown: puts the state that this value describes on the disk, one sector that
     /// both states allow, before anything else is written.
-    private mutating func settle() throws(QCOW2Error) {
+    mutating func settle() throws(QCOW2Error) {
         guard let sector = unsettledSector else { return }
         try storage.write(sector.span, at: HostOffset(0))
         // ORDER: what follows may overwrite clusters of the state that lost.
@@ -63,10 +89,11 @@ extension Image where S: ~Copyable {
     /// Writes everything that the new header will point to, into clusters that the old state doesn't use.
     private mutating func prepare(
         _ update: inout MetadataUpdate, _ work: inout WorkMeter
-    ) throws(QCOW2Error) -> RefcountWriter {
+    ) throws(QCOW2Error) -> RefcountWriter? {
         let geometry = header.geometry
         var writer = SequentialWriter(geometry)
-        work.expect(UInt64(update.flagChanges.count + update.refcounts.targets.count) * geometry.clusterSize)
+        let blockCount = update.refcounts?.targets.count ?? 0
+        work.expect(UInt64(update.flagChanges.count + blockCount) * geometry.clusterSize)
         let scan = L2TableScan(geometry: geometry, fileByteCount: update.oldFileByteCount)
         for change in update.flagChanges {
             let table = update.l2Tables[change.table]
@@ -77,9 +104,12 @@ extension Image where S: ~Copyable {
             }
             try work.advance(by: geometry.clusterSize)
         }
-        for table in update.tables { try writer.add(table.bytes, at: table.offset, to: &storage) }
-        var refcounts = RefcountWriter(update.refcounts)
-        try refcounts.write(with: &writer, to: &storage, &work)
+        for table in update.tables {
+            try work.checkForWish()
+            try writer.add(table.bytes, at: table.offset, to: &storage)
+        }
+        var refcounts = update.refcounts.map { RefcountWriter($0) }
+        try refcounts?.write(with: &writer, to: &storage, &work)
         try writer.finish(&storage)
         return refcounts
     }

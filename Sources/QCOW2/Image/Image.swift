@@ -20,6 +20,12 @@ public struct Image<S: Storage & ~Copyable>: ~Copyable {
     ///
     /// Both states are whole until it is settled which one counts, so nothing may be reused before.
     var unsettledSector: [UInt8]?
+    /// What guest writes have pending, if there were any since the last other change.
+    var session: WriteSession?
+    /// Whether a flush of the last commit failed, after which the disk may lack what was written before.
+    var hasFailedFlush = false
+    /// How guest writes go about it; set before the first one.
+    public var guestWriteOptions = GuestWriteOptions()
 
     var header: Header { opened.header }
     /// The snapshot table's entries, in table order.
@@ -42,6 +48,8 @@ public struct Image<S: Storage & ~Copyable>: ~Copyable {
     }
 
     /// Ends the image's life, and hands its storage back.
+    ///
+    /// Flushes nothing: guest writes since the last ``flush()`` may be lost.
     public consuming func close() -> S { storage }
 
     /// The qcow2 version: 2 or 3.

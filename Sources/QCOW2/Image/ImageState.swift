@@ -15,6 +15,9 @@ struct ImageState: Sendable {
     /// Whether the image holds bitmaps that are consistent with the disk.
     let hasTrustedBitmaps: Bool
 
+    /// The L1 tables of a damaged image, as far as they can be read; `nil` where they are as header and entries say.
+    private let damagedTrees: [CheckSubject.Tree]?
+
     /// The active tree's number; the snapshots' follow in table order.
     static let activeTree = 0
     var treeCount: Int { entries.count + 1 }
@@ -43,14 +46,31 @@ struct ImageState: Sendable {
 
         self.header = header
         self.entries = entries
+        damagedTrees = nil
         hasTrustedBitmaps = collected.tables.contains { $0.kind == .bitmap }
         snapshotTableByteCount = opened.snapshotTableByteCount
         self.fileByteCount = bounds.byteCount
         tables = collected.tables
     }
 
-    /// Reads and checks a tree's L1 table.
+    /// The state of a damaged image, as far as it could be read, to plan its repair from.
+    init(repairing subject: CheckSubject) {
+        header = subject.header
+        entries = subject.snapshots.map(\.entry)
+        fileByteCount = subject.bounds.byteCount
+        refcounts = subject.refcounts
+        tables = subject.tables
+        snapshotTableByteCount = subject.snapshotTableByteCount
+        hasTrustedBitmaps = subject.hasTrustedBitmaps
+        damagedTrees = subject.trees
+    }
+
+    /// Reads and checks a tree's L1 table; of a damaged image, without the checks.
     func readTree<S: Storage & ~Copyable>(_ tree: Int, from storage: borrowing S) throws(QCOW2Error) -> [L1Entry] {
+        if let damaged = damagedTrees?[tree] {
+            let bytes = try storage.readBytes(damaged.entryCount * L1Entry.byteCount, at: damaged.offset)
+            return L1Entry.decodeTable(bytes.span)
+        }
         let (offset, entryCount) =
             tree == Self.activeTree
             ? (header.l1TableOffset, header.l1EntryCount)

@@ -5,6 +5,8 @@
 struct L2TableReader: Sendable {
     /// The most bytes of one read, unless a table is larger.
     private static let batchByteCount = 1 << 20
+    /// How many bytes of scattered tables are asked for ahead: without, a disk would have one read at a time to do.
+    private static let aheadByteCount = 4 << 20
 
     private let clusterByteCount: Int
     private let batchCount: Int
@@ -23,13 +25,26 @@ struct L2TableReader: Sendable {
         _ body: (_ tables: inout L2Tables, _ index: Int, _ bytes: Span<UInt8>) throws(QCOW2Error) -> Void
     ) throws(QCOW2Error) {
         if buffer.isEmpty { buffer = [UInt8](repeating: 0, count: batchCount * clusterByteCount) }
+        let aheadCount = max(2, Self.aheadByteCount / clusterByteCount)
         var next = 0
+        var hinted = 0
         while next < tables.count {
             guard isWanted(tables[next], next) else {
                 next += 1
                 continue
             }
             let first = next
+            hinted = max(hinted, first)
+            while hinted < min(tables.count, first + aheadCount) {
+                // Neighbours are read at once, and the operating system reads ahead by itself.
+                let isNeighbour =
+                    hinted > 0
+                    && tables[hinted].offset.rawValue == tables[hinted - 1].offset.rawValue + UInt64(clusterByteCount)
+                if !isNeighbour, isWanted(tables[hinted], hinted) {
+                    storage.willRead(clusterByteCount, at: tables[hinted].offset)
+                }
+                hinted += 1
+            }
             next += 1
             while next < tables.count, next - first < batchCount, isWanted(tables[next], next),
                 tables[next].offset.rawValue == tables[next - 1].offset.rawValue + UInt64(clusterByteCount)

@@ -27,12 +27,24 @@ struct L2TableScan: Sendable {
     func forEachRun(
         in table: Span<UInt8>, at tableOffset: HostOffset, _ body: (ClusterRun) -> Void
     ) throws(QCOW2Error) -> Flags {
+        try forEachTarget(in: table, at: tableOffset) { run, _ in body(run) }
+    }
+
+    /// Hands out every run of host clusters that the table refers to, each with the entries' multiplicity, and with
+    /// what is compressed there if it is the target of a compressed cluster.
+    ///
+    /// - Returns: The copied flags.
+    /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry that the format forbids or that points out of the file.
+    @inline(__always)
+    func forEachTarget(
+        in table: Span<UInt8>, at tableOffset: HostOffset, _ body: (ClusterRun, CompressedCluster?) -> Void
+    ) throws(QCOW2Error) -> Flags {
         try forEachRun(in: table, splitting: false) { run, _, _ in
-            body(run)
+            body(run, nil)
         } odd: { (entry, position, flags) throws(QCOW2Error) in
             guard let run = try target(of: entry, in: table, position, tableOffset) else { return }
             if !entry.isCompressed { flags.note(entry.rawValue) }
-            body(run)
+            body(run, entry.isCompressed ? entry.compressed(in: geometry) : nil)
         }
     }
 
@@ -45,6 +57,12 @@ struct L2TableScan: Sendable {
         mutating func note(_ raw: UInt64) {
             anySet |= raw
             allSet &= raw
+        }
+
+        @inline(__always)
+        mutating func note(any: UInt64, all: UInt64) {
+            anySet |= any
+            allSet &= all
         }
     }
 
@@ -77,16 +95,27 @@ struct L2TableScan: Sendable {
         var firstEntry: UInt64 = 0
         var firstPosition = 0
         var expected = UInt64.max
+        var zeroCount = 0
         var position = 0
         while position < geometry.clusterByteCount {
             let raw: UInt64 = table.loadBigEndian(at: position)
             let offset = raw & ~L2Entry.Bits.copied
             let isPlain = !isExtended || isPlainBitmap(table.loadBigEndian(at: position &+ 8), offset)
-            if raw & keyMask == expected, isPlain {
+            // All ones is what is expected when no run goes on, and an entry that no run may take in.
+            if raw & keyMask == expected, isPlain, raw != .max {
                 flags.note(raw)
                 count &+= 1
                 expected &+= geometry.clusterSize
                 if expected & ~L2Entry.Bits.copied >= fileByteCount { expected = .max }
+                // In the midst of a run: as many entries at once as go on with it.
+                if count == 16, !isExtended {
+                    let found = continuation(of: expected, in: table, from: position &+ stride, keyMask)
+                    flags.note(any: found.any, all: found.all)
+                    count &+= UInt64(found.count)
+                    expected &+= UInt64(found.count) << clusterBits
+                    if found.count > 0, expected & ~L2Entry.Bits.copied >= fileByteCount { expected = .max }
+                    position &+= found.count &* stride
+                }
             } else if offset != 0, offset & oddBits == 0, offset < fileByteCount, isPlain {
                 flags.note(raw)
                 if count > 0 { body(ClusterRun(first: first, count: count), firstEntry, firstPosition >> indexShift) }
@@ -100,8 +129,11 @@ struct L2TableScan: Sendable {
             } else if raw != 0 || !isPlain {
                 try odd(L2Entry(rawValue: raw), position, &flags)
                 if isSplitting { expected = .max }
-            } else if isSplitting {
-                expected = .max
+            } else {
+                if isSplitting { expected = .max }
+                // In the midst of nothing: the same.
+                zeroCount &+= 1
+                if zeroCount & 15 == 0, !isExtended { position &+= emptyByteCount(in: table, from: position &+ stride) }
             }
             position &+= stride
         }
@@ -109,6 +141,58 @@ struct L2TableScan: Sendable {
         return Flags(
             isAnySet: flags.anySet & L2Entry.Bits.copied != 0,
             isAnyClear: flags.anySet != 0 && flags.allSet & L2Entry.Bits.copied == 0)
+    }
+
+    /// How many entries of a table, in steps of 32, go on with a run: what they refer to is one cluster further each,
+    /// and nothing else is in those bits of them that count.
+    ///
+    /// A loop for vector instructions, which the one over all entries can't be.
+    ///
+    /// - Returns: The number of entries, and all their bits: those that any has, and those that all have.
+    @inline(__always)
+    private func continuation(
+        of expected: UInt64, in table: Span<UInt8>, from start: Int, _ keyMask: UInt64
+    ) -> (count: Int, any: UInt64, all: UInt64) {
+        var (count, any, all): (Int, UInt64, UInt64) = (0, 0, .max)
+        let step = 32
+        var next = expected
+        var position = start
+        while position &+ step &* 8 <= geometry.clusterByteCount {
+            let entries = table.extracting(position..<(position &+ step &* 8))
+            // Not past the end of the file, where an entry needs a look by itself.
+            let offset = next & ~L2Entry.Bits.copied
+            guard offset < fileByteCount, fileByteCount &- offset > UInt64(step) &* geometry.clusterSize else { break }
+            var (difference, anyHere, allHere): (UInt64, UInt64, UInt64) = (0, 0, .max)
+            var wanted = next
+            for index in 0..<step {
+                let raw: UInt64 = entries.loadBigEndian(at: index &* 8)
+                difference |= (raw & keyMask) ^ wanted
+                anyHere |= raw
+                allHere &= raw
+                wanted &+= geometry.clusterSize
+            }
+            guard difference == 0 else { break }
+            any |= anyHere
+            all &= allHere
+            count &+= step
+            next = wanted
+            position &+= step &* 8
+        }
+        return (count, any, all)
+    }
+
+    /// How many bytes of a table of plain entries are zeros, in steps of 256.
+    @inline(__always)
+    private func emptyByteCount(in table: Span<UInt8>, from start: Int) -> Int {
+        var position = start
+        while position &+ 256 <= geometry.clusterByteCount {
+            let entries = table.extracting(position..<(position &+ 256))
+            var any: UInt64 = 0
+            for index in 0..<32 { any |= entries.loadBigEndian(at: index &* 8, as: UInt64.self) }
+            guard any == 0 else { break }
+            position &+= 256
+        }
+        return position &- start
     }
 
     /// Whether the bitmap beside an entry that is plain otherwise forbids nothing.
@@ -159,15 +243,25 @@ struct L2TableScan: Sendable {
     /// Gives every entry of a table the copied flag that `flags` says.
     func apply(_ flags: CopiedFlags, to table: inout MutableSpan<UInt8>) {
         let stride = geometry.l2EntryByteCount
-        for index in 0..<geometry.l2EntryCount {
-            let entry = L2Entry(rawValue: table.span.loadBigEndian(at: index &* stride))
-            let isCopied =
-                switch flags {
-                case .allClear: false
-                case .allSet: entry.ownCluster != nil
-                case .mixed(let bits): bits[index]
-                }
-            table.storeBigEndian(entry.withCopied(isCopied).rawValue, at: index &* stride)
+        switch flags {
+        case .allClear:
+            for index in 0..<geometry.l2EntryCount {
+                let raw: UInt64 = table.span.loadBigEndian(at: index &* stride)
+                table.storeBigEndian(raw & ~L2Entry.Bits.copied, at: index &* stride)
+            }
+        case .allSet:
+            for index in 0..<geometry.l2EntryCount {
+                let raw: UInt64 = table.span.loadBigEndian(at: index &* stride)
+                // Without a branch: an offset turns into the top bit, unless the cluster is compressed.
+                let offset = raw & L2Entry.Bits.hostOffset
+                let isOwn = (offset | (0 &- offset)) & ~(raw << 1) & L2Entry.Bits.copied
+                table.storeBigEndian(raw & ~L2Entry.Bits.copied | isOwn, at: index &* stride)
+            }
+        case .mixed(let bits):
+            for index in 0..<geometry.l2EntryCount {
+                let entry = L2Entry(rawValue: table.span.loadBigEndian(at: index &* stride))
+                table.storeBigEndian(entry.withCopied(bits[index]).rawValue, at: index &* stride)
+            }
         }
     }
 }
@@ -189,5 +283,9 @@ enum CopiedFlags: Hashable, Sendable {
         subscript(index: Int) -> Bool { words[index / 64] >> UInt64(index % 64) & 1 == 1 }
 
         mutating func set(_ index: Int) { words[index / 64] |= 1 << UInt64(index % 64) }
+
+        mutating func set(_ index: Int, to isSet: Bool) {
+            if isSet { set(index) } else { words[index / 64] &= ~(1 << UInt64(index % 64)) }
+        }
     }
 }

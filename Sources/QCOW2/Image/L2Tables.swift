@@ -15,6 +15,8 @@ struct L2Table: Sendable {
     var firstL1Index: UInt32 = 0
     /// Whether its own new refcount is one.
     var isPrivate = false
+    /// The trees of the file as it is that reach it.
+    var owner = TreeOwner.none
     /// Where it goes when its flags change; zero when it stays.
     var target = HostOffset(0)
     /// The clusters that it refers to all lie in here, once it was read.
@@ -57,13 +59,16 @@ struct L2Tables: Sendable {
                         dropped[index] = .unallocated
                     }
                 }
-                try add(dropped, newWeight: 0, isActive: false)
+                try add(dropped, owner: TreeOwner(tree: tree), newWeight: 0, isActive: false)
             }
-            try add(entries, newWeight: treeUses[tree], isActive: tree == activeTree)
+            try add(
+                entries, owner: TreeOwner(tree: tree), newWeight: treeUses[tree], isActive: tree == activeTree)
         }
     }
 
-    private mutating func add(_ entries: [L1Entry], newWeight: UInt32, isActive: Bool) throws(QCOW2Error) {
+    private mutating func add(
+        _ entries: [L1Entry], owner: TreeOwner, newWeight: UInt32, isActive: Bool
+    ) throws(QCOW2Error) {
         var missing: [HostOffset] = []
         var hint = 0
         for entry in entries {
@@ -81,6 +86,7 @@ struct L2Tables: Sendable {
             guard !oldOverflow, !newOverflow else { throw .overflow("number of references", at: offset) }
             tables[index].oldWeight = old
             tables[index].newWeight = new
+            tables[index].owner = tables[index].owner.joined(with: owner)
             if isActive { tables[index].isActive = true }
         }
     }

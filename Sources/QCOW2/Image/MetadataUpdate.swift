@@ -14,8 +14,8 @@ struct MetadataUpdate: Sendable {
     /// Every L2 table, of which those with a target are copied there, with other flags.
     var l2Tables: L2Tables
     var flagChanges: [(table: Int, flags: CopiedFlags)]
-    /// What becomes of the refcount blocks.
-    var refcounts: RefcountPlan
+    /// What becomes of the refcount blocks; `nil` when they are among the tables.
+    var refcounts: RefcountPlan?
     /// The image as the new header will describe it.
     var header: Header
     var entries: [SnapshotTableEntry]
@@ -29,6 +29,8 @@ struct RefcountPlan: Sendable {
     var targets: [(index: Int, offset: HostOffset)] = []
     /// How counts change with the trees.
     var changes: any ReferenceChanges
+    /// Whether `changes` says what all refcounts of a new block are, and not only those that the survey found.
+    var setsAllRefcounts = false
     /// What was found in the old blocks.
     var blocks: BlockSurvey
     /// How counts change with what moves, comes and goes.

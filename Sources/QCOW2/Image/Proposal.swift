@@ -42,6 +42,21 @@ struct Proposal: Sendable {
         let bitmap: SubclusterBitmap
     }
 
+    /// What a repair changes on top; `nil` for every other operation.
+    var repair: Repair?
+
+    /// A repair's changes, apart from refcounts and the copied flags of L2 tables.
+    struct Repair: Sendable {
+        /// Marks to clear.
+        let clearedFeatures: IncompatibleFeatures
+        /// Whether the snapshot table is written anew even if its entries are the same.
+        let rewritesSnapshotTable: Bool
+        /// Whether L1 entries get the copied flags that they should have.
+        let setsFlags: Bool
+        /// Whether the active L1 table moves even if its entries are the same.
+        let movesActiveL1: Bool
+    }
+
     /// A snapshot of the new state.
     struct Snapshot: Sendable {
         /// Its entry; the planner fills in where its L1 table is.

@@ -94,6 +94,8 @@ struct RefcountReader: Sendable {
         values = [UInt64](repeating: 0, count: pieceCount)
     }
 
+    func blockIndex(of cluster: UInt64) -> Int { table.blockIndex(of: cluster) }
+
     /// The piece of clusters that starts with `first`: as many as one read should fetch, not past `end`.
     func piece(from first: UInt64, upTo end: UInt64) -> Range<UInt64> {
         let perBlock = table.geometry.refcountsPerBlock

@@ -16,13 +16,9 @@ struct ReferenceCount<Lane: FixedWidthInteger & UnsignedInteger & Sendable> {
     private(set) var blocks: BlockSurvey
     private(set) var flags: FlagSurvey
     private var reader: L2TableReader
-    private let windowCount: UInt64
+    /// Of the clusters that have to be looked at: those of the file, and those that a block describes.
+    private let windows: ClusterWindows
     private let scan: L2TableScan
-
-    /// The clusters that have to be looked at: those of the file, and those that a block describes.
-    private var clusterCount: UInt64 {
-        max(state.geometry.clusterCount(forBytes: state.fileByteCount), state.refcounts.describedClusterCount)
-    }
 
     private var geometry: ImageGeometry { state.geometry }
 
@@ -31,22 +27,13 @@ struct ReferenceCount<Lane: FixedWidthInteger & UnsignedInteger & Sendable> {
         self.l2Tables = l2Tables
         let clusterCount = max(
             state.geometry.clusterCount(forBytes: state.fileByteCount), state.refcounts.describedClusterCount)
-        // Half a budget for the lanes: the rest is for what was found.
-        let most = UInt64(max(RefcountReader.pieceCount, budget / 2 / (Lane.bitWidth / 8)))
-        windowCount = (clusterCount + most - 1) / most
-        // Equal windows, at borders where a piece of refcounts may start.
-        let piece = UInt64(RefcountReader.pieceCount)
-        let capacity = ((clusterCount + windowCount - 1) / windowCount + piece - 1) / piece * piece
-        window = CountWindow(capacity: Int(capacity))
+        windows = ClusterWindows(
+            clusterCount: clusterCount, laneByteCount: Lane.bitWidth / 8, budget: budget)
+        window = CountWindow(capacity: windows.capacity)
         blocks = BlockSurvey(state.refcounts)
         flags = FlagSurvey()
         reader = L2TableReader(state.geometry)
         scan = L2TableScan(geometry: state.geometry, fileByteCount: state.fileByteCount)
-    }
-
-    private func windowRange(_ index: UInt64) -> Range<UInt64> {
-        let capacity = UInt64(window.capacity)
-        return (index * capacity)..<min((index + 1) * capacity, clusterCount)
     }
 
     /// Counts.
@@ -57,8 +44,8 @@ struct ReferenceCount<Lane: FixedWidthInteger & UnsignedInteger & Sendable> {
     ) throws(QCOW2Error) -> Bool {
         try findPrivateTables(storage)
         work.expect(UInt64(l2Tables.count) * geometry.clusterSize)
-        for index in 0..<windowCount {
-            window.reset(to: windowRange(index))
+        for index in 0..<windows.count {
+            window.reset(to: windows.range(index))
             guard try countReferences(storage, &work, isFirst: index == 0) else { return false }
             try checkTables()
             try blocks.settle(&window, state, storage)
@@ -157,9 +144,9 @@ extension ReferenceCount: ReferenceChanges {
         to refcounts: inout [UInt64], of piece: Range<UInt64>, reading storage: borrowing S, _ work: inout WorkMeter
     ) throws(QCOW2Error) {
         // What lies behind the last window has no references that the file knows of.
-        guard piece.lowerBound < clusterCount else { return }
+        guard piece.lowerBound < windows.clusterCount else { return }
         if !window.covers(piece.lowerBound) {
-            window.reset(to: windowRange(piece.lowerBound / UInt64(window.capacity)))
+            window.reset(to: windows.range(windows.index(of: piece.lowerBound)))
             _ = try countReferences(storage, &work, isFirst: false, onlyChanges: true)
         }
         let count = min(piece.upperBound, window.range.upperBound) - piece.lowerBound

@@ -55,6 +55,31 @@ struct UpdatePlanner {
         return try planner.plan(storage)
     }
 
+    /// Plans the repair of an image whose references were counted already; reads L1 tables from `storage`.
+    static func planRepair<S: Storage & ~Copyable>(
+        _ proposal: Proposal, from state: ImageState, _ l2Tables: L2Tables,
+        _ flagChanges: [(table: Int, flags: CopiedFlags)], _ blocks: BlockSurvey, _ changes: any ReferenceChanges,
+        _ allocator: ClusterAllocator, reading storage: borrowing S
+    ) throws(QCOW2Error) -> MetadataUpdate {
+        var planner = UpdatePlanner(proposal, state, l2Tables, flagChanges, blocks, changes, allocator)
+        return try planner.plan(storage)
+    }
+
+    private init(
+        _ proposal: Proposal, _ state: ImageState, _ l2Tables: L2Tables,
+        _ flagChanges: [(table: Int, flags: CopiedFlags)], _ blocks: BlockSurvey, _ changes: any ReferenceChanges,
+        _ allocator: ClusterAllocator
+    ) {
+        self.state = state
+        self.proposal = proposal
+        self.l2Tables = l2Tables
+        self.flagChanges = flagChanges
+        self.blocks = blocks
+        self.changes = changes
+        self.allocator = allocator
+        refcounts = RefcountPlanner(state.refcounts, blocks)
+    }
+
     private init<Lane>(_ proposal: Proposal, _ count: ReferenceCount<Lane>) {
         state = count.state
         self.proposal = proposal
@@ -71,6 +96,7 @@ struct UpdatePlanner {
         try planResizing(storage)
         var header = state.header
         header.size = proposal.virtualSize
+        if let repair = proposal.repair { header.incompatibleFeatures.subtract(repair.clearedFeatures) }
         // Unknown bits go with the first write, and so does a promise about bitmaps that aren't there.
         let keepsBitmaps = state.hasTrustedBitmaps && !proposal.dropsBitmaps
         header.autoclearFeatures.formIntersection(keepsBitmaps ? .bitmaps : [])
@@ -85,8 +111,8 @@ struct UpdatePlanner {
         return MetadataUpdate(
             oldFileByteCount: state.fileByteCount, tables: tables, l2Tables: l2Tables, flagChanges: flagChanges,
             refcounts: RefcountPlan(
-                table: state.refcounts, targets: targets, changes: changes, blocks: blocks, adjustments: adjustments,
-                reserve: reserve(targets)),
+                table: state.refcounts, targets: targets, changes: changes, setsAllRefcounts: proposal.repair != nil,
+                blocks: blocks, adjustments: adjustments, reserve: reserve(targets)),
             header: header, entries: entries, snapshotTableByteCount: tableByteCount)
     }
 
@@ -121,8 +147,8 @@ struct UpdatePlanner {
     /// The clusters of replaced L2 tables and refcount blocks that are not given back to the file system, in the order
     /// of the file.
     ///
-    /// Scattered ones, if there are many: punching so many small holes can take longer than the operation, for little
-    /// space. They are free in the image, and the guest's next writes use them first.
+    /// Runs of one or two, if there are many clusters: punching so many small holes can take as long as the rest of the
+    /// operation, for little space. They are free in the image, and the guest's next writes use them first.
     private func reserve(_ blocks: [(index: Int, offset: HostOffset)]) -> [UInt64] {
         var clusters = flagChanges.map { geometry.cluster(at: l2Tables[$0.table].offset) }
         for block in blocks {
@@ -130,23 +156,27 @@ struct UpdatePlanner {
         }
         guard clusters.count > 256 else { return [] }
         clusters.sort()
-        return clusters.indices.filter { index in
-            (index == 0 || clusters[index - 1] + 1 != clusters[index])
-                && (index + 1 == clusters.count || clusters[index] + 1 != clusters[index + 1])
-        }.map { clusters[$0] }
+        var reserve: [UInt64] = []
+        var start = 0
+        for end in 1...clusters.count
+        where end == clusters.count || clusters[end] != clusters[end - 1] + 1 {
+            if end - start <= 2 { reserve += clusters[start..<end] }
+            start = end
+        }
+        return reserve
     }
 
     /// A tree with the L2 tables where they will be, and the copied flags where they belong.
     private func relocated(_ tree: [L1Entry], isActive: Bool) -> [L1Entry] {
         var hint = 0
         return tree.map { entry in
-            guard let offset = entry.l2Table, let index = l2Tables.index(of: offset, near: hint) else {
-                return .unallocated
-            }
+            // Only a damaged image has entries that are neither empty nor point to a table; they stay as they are.
+            guard let offset = entry.l2Table, let index = l2Tables.index(of: offset, near: hint) else { return entry }
             hint = index + 1
             let table = l2Tables[index]
-            return L1Entry(
-                l2Table: table.target.rawValue == 0 ? offset : table.target, isCopied: isActive && table.isPrivate)
+            let isCopied = isActive && (proposal.repair?.setsFlags == false ? entry.isCopied : table.isPrivate)
+            return entry.with(
+                l2Table: table.target.rawValue == 0 ? offset : table.target, isCopied: isCopied)
         }
     }
 
@@ -157,11 +187,13 @@ struct UpdatePlanner {
         let source =
             proposal.activeTree == ImageState.activeTree ? old : try state.readTree(proposal.activeTree, from: storage)
         var entries = relocated(source, isActive: true)
-        let needed = Int(geometry.l1EntryCount(forDiskSize: proposal.virtualSize))
-        entries.append(contentsOf: repeatElement(.unallocated, count: max(0, needed - entries.count)))
+        if proposal.repair == nil {
+            let needed = Int(geometry.l1EntryCount(forDiskSize: proposal.virtualSize))
+            entries.append(contentsOf: repeatElement(.unallocated, count: max(0, needed - entries.count)))
+        }
         for index in source.indices where proposal.drops(l1Index: index) { entries[index] = .unallocated }
         for (index, table) in addedTables { entries[index] = L1Entry(l2Table: table, isCopied: true) }
-        if entries == old { return }
+        if entries == old, proposal.repair?.movesActiveL1 != true { return }
         adjust(geometry.run(at: header.l1TableOffset, byteCount: UInt64(old.count * L1Entry.byteCount)), -1)
         // Safe: at most 4,194,304 entries, checked for every L1 table and virtual size.
         header.l1EntryCount = UInt32(entries.count)
@@ -209,7 +241,9 @@ struct UpdatePlanner {
     private mutating func planSnapshotTable(
         _ entries: [SnapshotTableEntry], _ header: inout Header
     ) throws(QCOW2Error) -> UInt64 {
-        if !entries.isEmpty, entries == state.entries { return state.snapshotTableByteCount }
+        let isSame = entries == state.entries && proposal.repair?.rewritesSnapshotTable != true
+        // A repair that leaves the table alone must not touch what it couldn't read of it.
+        if isSame, !entries.isEmpty || proposal.repair != nil { return state.snapshotTableByteCount }
         adjust(state.tables.first { $0.kind == .snapshotTable }?.run, -1)
         header.snapshotCount = UInt32(entries.count)
         guard !entries.isEmpty else {

@@ -22,6 +22,11 @@ struct WorkMeter {
     /// Whether the caller wants no more work to be done than needs be.
     var isCancelled: Bool { report.map { !$0(progress) } ?? false }
 
+    /// Stops the operation if that is wanted, where nothing new has been done.
+    ///
+    /// - Throws: ``QCOW2Error/Code/cancelled``.
+    mutating func checkForWish() throws(QCOW2Error) { try advance(by: 0) }
+
     /// Adds to what is done.
     ///
     /// - Throws: ``QCOW2Error/Code/cancelled`` when the operation should stop.

@@ -41,10 +41,15 @@ extension Image where S: ~Copyable {
         guard !doomed.isEmpty else { return [] }
         let deleted = doomed.sorted().map { Snapshot(entries[$0], imageSize: header.size) }
         try update(options) { (_, proposal) throws(QCOW2Error) in
-            proposal.snapshots = proposal.snapshots.indices.filter { !doomed.contains($0) }.map {
-                proposal.snapshots[$0]
-            }
+            proposal.deleteSnapshots(at: doomed)
         }
         return deleted
+    }
+}
+
+extension Proposal {
+    /// Leaves out the snapshots at some indices.
+    mutating func deleteSnapshots(at doomed: Set<Int>) {
+        snapshots = snapshots.indices.filter { !doomed.contains($0) }.map { snapshots[$0] }
     }
 }

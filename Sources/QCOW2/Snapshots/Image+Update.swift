@@ -28,6 +28,7 @@ extension Image where S: ~Copyable {
     mutating func update(
         _ options: WriteOptions, _ change: (ImageState, inout Proposal) throws(QCOW2Error) -> Void
     ) throws(QCOW2Error) {
+        try endSession()
         try checkWritable()
         let state = try ImageState(opened, reading: storage)
         var proposal = Proposal(keeping: state)
@@ -45,23 +46,39 @@ extension Image where S: ~Copyable {
         try commit(update, discarding: options.discardsFreedClusters, &work)
     }
 
-    /// Refuses, by name, every image that must not be written.
+    /// Reads the state, lets `change` say what should be different, and plans that without writing.
+    func plan(
+        budget: Int, _ work: inout WorkMeter, _ change: (ImageState, inout Proposal) throws(QCOW2Error) -> Void
+    ) throws(QCOW2Error) -> MetadataUpdate {
+        try checkChangeable()
+        let state = try ImageState(opened, reading: storage)
+        var proposal = Proposal(keeping: state)
+        try change(state, &proposal)
+        return try UpdatePlanner.plan(proposal, from: state, reading: storage, budget: budget, &work)
+    }
+
+    /// Refuses, by name, every image that must not be written, or can't be.
     func checkWritable() throws(QCOW2Error) {
         guard storage.isWritable else {
             throw QCOW2Error(.readOnly, "'\(storage.name)' was opened for reading only.")
         }
+        try checkChangeable()
+    }
+
+    /// Refuses, by name, every image that must not be changed.
+    private func checkChangeable() throws(QCOW2Error) {
         let place = HostOffset(UInt64(Header.Layout.incompatibleFeatures.offset))
         let features = header.incompatibleFeatures
         if features.contains(.corrupt) {
             throw QCOW2Error(
-                .needsRepair, "'\(storage.name)' is marked corrupt; repair it first, with qemu-img check -r all.",
+                .needsRepair, "'\(storage.name)' is marked corrupt; repair it first, with qsnap check --repair all.",
                 at: place)
         }
         if features.contains(.dirty) {
             throw QCOW2Error(
                 .needsRepair,
                 "'\(storage.name)' is marked dirty: the last writer didn't close it; repair it first, "
-                    + "with qemu-img check -r all.", at: place)
+                    + "with qsnap check --repair all.", at: place)
         }
         if features.contains(.externalDataFile) {
             throw QCOW2Error(

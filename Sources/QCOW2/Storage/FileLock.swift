@@ -40,29 +40,33 @@ struct FileLock: Hashable, Sendable {
 
     /// Takes the locks on an open file, without waiting.
     ///
+    /// - Returns: Which locks they are.
     /// - Throws: ``QCOW2Error/Code/inUse`` when another process holds a lock that excludes this use.
-    func take(on descriptor: Int32, _ path: String) throws(QCOW2Error) {
+    func take(
+        on descriptor: Int32, _ path: String, _ calls: some FileCalls
+    ) throws(QCOW2Error) -> FileStorage.Locking {
         #if os(Linux)
             for byte in locked {
                 var lock = Self.range(byte, Int16(F_RDLCK))
-                let result = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_SETLK, &lock) }
+                let result = retryingInterrupts { calls.control(descriptor, F_OFD_SETLK, &lock) }
                 guard case .failure(let error) = result else { continue }
                 if error.number == EAGAIN || error.number == EACCES {
                     throw inUse(descriptor, path, LockConflict(byte: byte, isExclusive: true))
                 }
                 // A kernel or file system without these locks: QEMU takes none either, so only we exclude each other.
-                return try takeAdvisory(on: descriptor, path)
+                return try takeAdvisory(on: descriptor, path, calls)
             }
             for byte in tested {
                 var lock = Self.range(byte, Int16(F_WRLCK))
-                let result = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_GETLK, &lock) }
+                let result = retryingInterrupts { calls.control(descriptor, F_OFD_GETLK, &lock) }
                 if case .failure(let error) = result { throw .system(error, "Testing the locks of", path) }
                 if lock.l_type != Int16(F_UNLCK) {
                     throw inUse(descriptor, path, LockConflict(byte: byte, isExclusive: false))
                 }
             }
+            return .byteRanges
         #else
-            try takeAdvisory(on: descriptor, path)
+            return try takeAdvisory(on: descriptor, path, calls)
         #endif
     }
 
@@ -70,18 +74,25 @@ struct FileLock: Hashable, Sendable {
     ///
     /// Closing is not enough: while another thread starts a process, that process holds a copy of the descriptor, and
     /// with it the locks, until it has become the other program.
-    static func release(on descriptor: Int32) {
+    static func release(on descriptor: Int32, _ calls: some FileCalls) {
         #if os(Linux)
             var lock = flock(l_type: Int16(F_UNLCK), l_whence: Int16(SEEK_SET), l_start: 100, l_len: 104, l_pid: 0)
-            _ = retryingInterrupts { unsafe fcntl(descriptor, F_OFD_SETLK, &lock) }
+            _ = retryingInterrupts { calls.control(descriptor, F_OFD_SETLK, &lock) }
         #endif
-        _ = retryingInterrupts { flock(descriptor, LOCK_UN) }
+        _ = retryingInterrupts { calls.lockWhole(descriptor, LOCK_UN) }
     }
 
-    private func takeAdvisory(on descriptor: Int32, _ path: String) throws(QCOW2Error) {
-        let result = retryingInterrupts { flock(descriptor, (isExclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) }
-        guard case .failure(let error) = result, error.number == EWOULDBLOCK else { return }
-        throw inUse(descriptor, path)
+    private func takeAdvisory(
+        on descriptor: Int32, _ path: String, _ calls: some FileCalls
+    ) throws(QCOW2Error) -> FileStorage.Locking {
+        let result = retryingInterrupts {
+            calls.lockWhole(descriptor, (isExclusive ? LOCK_EX : LOCK_SH) | LOCK_NB)
+        }
+        switch result {
+        case .success: return .advisory
+        case .failure(let error) where error.number == EWOULDBLOCK: throw inUse(descriptor, path)
+        case .failure: return .unavailable
+        }
     }
 
     private func inUse(_ descriptor: Int32, _ path: String, _ conflict: LockConflict? = nil) -> QCOW2Error {

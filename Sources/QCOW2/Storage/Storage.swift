@@ -23,6 +23,11 @@ public protocol Storage: ~Copyable {
     /// - Throws: ``QCOW2Error/Code/inputOutput``.
     func byteCount() throws(QCOW2Error) -> UInt64
 
+    /// Bytes that the file system has given to the file, which are fewer where it has holes; `nil` if nobody can tell.
+    ///
+    /// - Throws: ``QCOW2Error/Code/inputOutput``.
+    func allocatedByteCount() throws(QCOW2Error) -> UInt64?
+
     /// Fills `buffer`; bytes past the end of the file read as zeros.
     ///
     /// - Throws: ``QCOW2Error/Code/inputOutput`` with the offset.
@@ -48,9 +53,19 @@ public protocol Storage: ~Copyable {
     ///
     /// - Throws: ``QCOW2Error/Code/inputOutput``, but not when the file system can't punch holes.
     mutating func punchHole(at offset: HostOffset, byteCount: UInt64) throws(QCOW2Error)
+
+    /// Says that a range will be read soon, so that several can be on their way at once; does nothing by default.
+    ///
+    /// A hint: it promises nothing, fails never, and must return without waiting for the bytes.
+    func willRead(_ byteCount: Int, at offset: HostOffset)
 }
 
 extension Storage where Self: ~Copyable {
+    /// Can't tell.
+    public func allocatedByteCount() throws(QCOW2Error) -> UInt64? { nil }
+
+    public func willRead(_ byteCount: Int, at offset: HostOffset) {}
+
     /// Reads `byteCount` bytes into a new array.
     func readBytes(_ byteCount: Int, at offset: HostOffset) throws(QCOW2Error) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: byteCount)

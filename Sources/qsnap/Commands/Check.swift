@@ -7,10 +7,14 @@ import QCOW2
 extension QSnap {
     struct Check: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Check an image: all metadata of the active state and of every snapshot.",
+            abstract: "Check an image, and repair it: all metadata of the active state and of every snapshot.",
             discussion: """
-                Opens the image for reading only; needs neither its backing file nor an encryption key. Exit status: \
-                0 clean, 1 failed, 2 corruption found, 3 only leaks found.
+                Needs neither the image's backing file nor an encryption key, and opens it for reading only, except \
+                to repair it. Exit status: 0 clean, after the repair if there was one; 1 failed; 2 corruption found; \
+                3 only leaks found.
+
+                A repair is one step: an interrupted one leaves the image as it was, or repaired. What can't be \
+                repaired is said again, and left as it is.
                 """)
 
         @Argument(help: "The qcow2 image file.", completion: .file())
@@ -25,39 +29,82 @@ extension QSnap {
         @Flag(name: [.long, .customShort("U")], help: "Read the image even while another process writes to it.")
         var forceShare = false
 
+        @Option(
+            help: ArgumentHelp(
+                "Repair 'leaks': free what nothing refers to; or 'all': refcounts, copied flags, the snapshot table.",
+                valueName: "what"))
+        var repair: RepairChoice?
+
+        @Flag(name: [.long, .customShort("n")], help: "With --repair: say what would change, and change nothing.")
+        var dryRun = false
+
+        @Flag(inversion: .prefixedNo, help: "Give the space of freed clusters back to the file system at once.")
+        var discard = true
+
+        func validate() throws {
+            if dryRun, repair == nil { throw ValidationError("--dry-run needs --repair.") }
+            if forceShare, repair != nil, !dryRun {
+                throw ValidationError("--force-share can't be used with --repair.")
+            }
+        }
+
         func run() throws {
             let output = FindingOutput(image: image, json: json, isMovingTarget: forceShare)
             let bar = ProgressBar()
             Interruption.catchSignals()
-            let report: CheckReport
+            let outcome: Outcome
             do throws(QCOW2Error) {
-                report = try check(output, bar)
+                outcome = try perform(output, bar)
                 bar.clear()
             } catch {
                 bar.clear()
                 try output.throwFailure()
-                if error.code == .cancelled, let failure = Interruption.failure("'\(image)' was not checked.") {
+                let state = repair == nil ? "was not checked" : "is as it was"
+                if error.code == .cancelled, let failure = Interruption.failure("'\(image)' \(state).") {
                     throw failure
                 }
                 let failure = Failure(error, in: image)
                 // What can't be made out at all was not checked.
                 throw Failure(failure.message, status: error.code == .corrupt ? 1 : failure.status)
             }
-            try output.finish(report)
-            if report.exitStatus != 0 { throw ExitCode(report.exitStatus) }
+            try output.finish(outcome.check, outcome.repair)
+            let status = outcome.check.exitStatus
+            if status != 0 { throw ExitCode(status) }
         }
 
-        private func check(_ output: FindingOutput, _ bar: ProgressBar) throws(QCOW2Error) -> CheckReport {
-            let suspect = try SuspectImage.open(image, for: forceShare ? .readingWithoutLock : .reading)
+        /// The last check, and the repair before it.
+        private struct Outcome {
+            let check: CheckReport
+            var repair: RepairReport?
+        }
+
+        private func perform(_ output: FindingOutput, _ bar: ProgressBar) throws(QCOW2Error) -> Outcome {
+            let writes = repair != nil && !dryRun
+            var suspect = try SuspectImage.open(
+                image, for: writes ? .writing : forceShare ? .readingWithoutLock : .reading)
             var options = CheckOptions()
             options.decodesCompressedClusters = deep
             options.progress = { progress in
                 bar.show(progress)
                 return Interruption.signal == 0 && !output.hasFailed
             }
-            return try suspect.check(options) { output.add($0) }
+            guard let repair else { return Outcome(check: try suspect.check(options) { output.add($0) }) }
+            var writeOptions = WriteOptions()
+            writeOptions.discardsFreedClusters = discard
+            writeOptions.progress = options.progress
+            let report = try suspect.repair(
+                repair.scope, isDryRun: dryRun, checking: options, options: writeOptions,
+                found: { output.add($0) }, remaining: { output.addRemaining($0) })
+            return Outcome(check: report.after ?? report.before, repair: report)
         }
     }
+}
+
+/// What to repair.
+enum RepairChoice: String, ExpressibleByArgument {
+    case leaks, all
+
+    var scope: RepairScope { self == .leaks ? .leaks : .all }
 }
 
 extension CheckReport {

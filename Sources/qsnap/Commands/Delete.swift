@@ -38,7 +38,7 @@ extension QSnap {
         }
 
         func run() throws {
-            var image = try Image.open(options.image, for: dryRun ? .reading : .writing)
+            var image = try options.open(for: dryRun ? .reading : .writing)
             let existing = image.snapshots
             let doomed = try chosen(in: image)
             if !dryRun {

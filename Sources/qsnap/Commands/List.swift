@@ -19,6 +19,12 @@ extension QSnap {
         @Flag(name: [.long, .customShort("U")], help: "Read an image even while another process writes to it.")
         var forceShare = false
 
+        @Flag(name: .shortAndLong, help: "Say on standard error how other programs are kept out of the images.")
+        var verbose = false
+
+        @Flag(help: "Say how much each snapshot holds, too, which means reading all of the image's metadata.")
+        var usage = false
+
         func run() throws {
             var failures: [Failure] = []
             var sections: [String] = []
@@ -26,14 +32,22 @@ extension QSnap {
             for path in images {
                 do throws(QCOW2Error) {
                     let image = try Image.open(path, for: forceShare ? .readingWithoutLock : .reading)
+                    if verbose { image.reportLocking(path) }
                     let snapshots = image.snapshots
+                    let usages = usage ? try usages(in: image) : nil
                     objects.append(
                         .object([
                             ("image", .string(path)),
                             ("virtual-size", .number(image.virtualSize)),
-                            ("snapshots", .array(snapshots.map(\.json))),
+                            (
+                                "snapshots",
+                                .array(
+                                    snapshots.indices.map {
+                                        snapshots[$0].json(with: usages?[$0].jsonMembers ?? [])
+                                    })
+                            ),
                         ]))
-                    sections.append(section(path, snapshots))
+                    sections.append(section(path, snapshots, usages))
                 } catch {
                     failures.append(Failure(error, in: path))
                 }
@@ -51,10 +65,21 @@ extension QSnap {
             }
         }
 
-        private func section(_ path: String, _ snapshots: [Snapshot]) -> String {
+        private func usages(in image: borrowing Image<FileStorage>) throws(QCOW2Error) -> [StateUsage] {
+            let progress = ScanProgress()
+            defer { progress.clear() }
+            return try image.usage(options: progress.options).snapshots
+        }
+
+        private func section(_ path: String, _ snapshots: [Snapshot], _ usages: [StateUsage]?) -> String {
             let heading = images.count > 1 ? "\(printable(path)):\n" : ""
             guard !snapshots.isEmpty else { return heading + "No snapshots.\n" }
-            return heading + table([Snapshot.columnTitles] + snapshots.map(\.columns))
+            // The disk's size is a column of the list already.
+            let titles = Snapshot.columnTitles + (usages == nil ? [] : StateUsage.columnTitles.dropFirst())
+            let rows = snapshots.indices.map { index in
+                snapshots[index].columns + (usages?[index].columns.dropFirst() ?? [])
+            }
+            return heading + table([titles] + rows)
         }
     }
 }

@@ -15,7 +15,16 @@ struct ImageOptions: ParsableArguments {
     @Flag(inversion: .prefixedNo, help: "Give the space of freed clusters back to the file system at once.")
     var discard = true
 
-    func openForWriting() throws -> Image<FileStorage> { try Image.open(image, for: .writing) }
+    @Flag(name: .shortAndLong, help: "Say on standard error how other programs are kept out of the image.")
+    var verbose = false
+
+    func openForWriting() throws -> Image<FileStorage> { try open(for: .writing) }
+
+    func open(for access: FileStorage.Access) throws -> Image<FileStorage> {
+        let opened = try Image.open(image, for: access)
+        if verbose { opened.reportLocking(image) }
+        return opened
+    }
 
     /// Carries out an operation, with progress on a terminal, until a signal comes.
     ///

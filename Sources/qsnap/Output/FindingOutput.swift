@@ -14,6 +14,7 @@ final class FindingOutput: Sendable {
     private struct State {
         var pending = ""
         var count = 0
+        var remainingCount = 0
         var failure: Failure?
     }
 
@@ -46,18 +47,46 @@ final class FindingOutput: Sendable {
         }
     }
 
-    /// Prints the end.
-    func finish(_ report: CheckReport, _ members: [(String, JSON)] = []) throws(Failure) {
+    /// Prints a finding of the check after a repair.
+    func addRemaining(_ finding: Finding) {
+        let isFirst = state.withLock { state in
+            defer { state.remainingCount += 1 }
+            return state.remainingCount == 0
+        }
         if json {
-            let isEmpty = state.withLock { $0.count == 0 }
-            let all = report.members + members + [("moving-target", .bool(isMovingTarget))]
-            let lines = all.map { "  \(JSON.string($0.0).text()): \($0.1.text(indent: "  "))" }
-            write((isEmpty ? start + "]" : "\n  ]") + ",\n" + lines.joined(separator: ",\n") + "\n}\n")
+            let head = isFirst ? endOfFindings + ",\n  \"remaining\": [\n    " : ",\n    "
+            write(head + finding.json.text(indent: "    "))
         } else {
+            write((isFirst ? "Not repaired:\n" : "") + printable(finding.line) + "\n")
+        }
+    }
+
+    /// The end of the array of findings.
+    private var endOfFindings: String { state.withLock { $0.count == 0 } ? start + "]" : "\n  ]" }
+
+    /// Prints the end.
+    func finish(_ report: CheckReport, _ repair: RepairReport?) throws(Failure) {
+        if json {
+            let all = report.members + (repair?.members ?? []) + [("moving-target", .bool(isMovingTarget))]
+            let lines = all.map { "  \(JSON.string($0.0).text()): \($0.1.text(indent: "  "))" }
+            let isEmpty = state.withLock { $0.remainingCount == 0 }
+            write((isEmpty ? endOfFindings : "\n  ]") + ",\n" + lines.joined(separator: ",\n") + "\n}\n")
+        } else {
+            let sentences = repair?.sentences ?? []
+            write(sentences.map { $0 + "\n" }.joined())
             write(report.summary(of: image, isMovingTarget: isMovingTarget) + "\n")
         }
         flush()
-        try throwFailure()
+        try throwFailure(after: repair?.after == nil ? nil : "Repaired '\(image)'.")
+    }
+
+    private func throwFailure(after sentence: String?) throws(Failure) {
+        do throws(Failure) {
+            try throwFailure()
+        } catch {
+            guard let sentence else { throw error }
+            throw Failure("\(sentence.dropLast()), but printing that failed. \(error.message)", status: error.status)
+        }
     }
 
     private func write(_ text: String) {
@@ -169,5 +198,50 @@ extension CheckReport {
         let hundredths = Int((Double(part) * 10000 / Double(whole)).rounded())
         let rest = String(hundredths % 100)
         return "\(hundredths / 100).\(rest.count < 2 ? "0" : "")\(rest)%"
+    }
+}
+
+extension RepairReport {
+    /// Keys of the JSON object that a check alone doesn't have.
+    var members: [(String, JSON)] {
+        let marks = [(IncompatibleFeatures.dirty, "dirty"), (.corrupt, "corrupt")]
+        return [
+            ("repaired", .bool(after != nil)),
+            (
+                "changes",
+                .object([
+                    ("raised-refcounts", .number(raisedRefcountCount)),
+                    ("lowered-refcounts", .number(loweredRefcountCount)),
+                    ("rebuilt-refcount-table", .bool(rebuildsRefcountTable)),
+                    ("changed-l2-tables", .number(UInt64(changedL2TableCount))),
+                    ("changed-l1-table", .bool(changesL1Table || separatesActiveL1)),
+                    ("rewritten-snapshot-table", .bool(rewritesSnapshotTable)),
+                    ("dropped-snapshots", .number(UInt64(droppedSnapshotCount))),
+                    ("cleared-bitmaps-bit", .bool(clearsBitmapsPromise)),
+                    (
+                        "cleared-marks",
+                        .array(marks.filter { clearedMarks.contains($0.0) }.map { .string($0.1) })
+                    ),
+                ])
+            ),
+        ]
+    }
+
+    /// What was done or would be, for people.
+    var sentences: [String] {
+        guard hasChanges else { return ["Nothing to repair."] }
+        var parts: [String] = []
+        if raisedRefcountCount > 0 { parts.append("\(raisedRefcountCount) refcounts raised") }
+        if loweredRefcountCount > 0 { parts.append("\(loweredRefcountCount) refcounts lowered") }
+        if rebuildsRefcountTable { parts.append("the refcount table rebuilt") }
+        if changedL2TableCount > 0 { parts.append("the copied flags of \(changedL2TableCount) L2 tables corrected") }
+        if changesL1Table { parts.append("the copied flags of the L1 table corrected") }
+        if separatesActiveL1 { parts.append("the active L1 table separated from a snapshot's") }
+        if rewritesSnapshotTable { parts.append("the snapshot table written anew") }
+        if droppedSnapshotCount > 0 { parts.append("\(droppedSnapshotCount) unreadable snapshots dropped") }
+        if clearsBitmapsPromise { parts.append("the bitmaps bit cleared") }
+        if clearedMarks.contains(.dirty) { parts.append("the dirty mark cleared") }
+        if clearedMarks.contains(.corrupt) { parts.append("the corrupt mark cleared") }
+        return ["\(after == nil ? "Would repair" : "Repaired"): \(parts.joined(separator: ", "))."]
     }
 }

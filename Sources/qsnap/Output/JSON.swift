@@ -6,6 +6,7 @@ indirect enum JSON {
     case null
     case bool(Bool)
     case number(UInt64)
+    case signed(Int64)
     case string(String)
     case array([JSON])
     case object([(String, JSON)])
@@ -17,6 +18,7 @@ indirect enum JSON {
         case .null: return "null"
         case .bool(let value): return value ? "true" : "false"
         case .number(let value): return String(value)
+        case .signed(let value): return String(value)
         case .string(let value): return Self.quoted(value)
         case .array(let values):
             guard !values.isEmpty else { return "[]" }

@@ -13,7 +13,10 @@ import QCOW2
 
 extension Snapshot {
     /// The snapshot with the documented keys.
-    var json: JSON {
+    var json: JSON { json() }
+
+    /// The snapshot with the documented keys, and with more of them.
+    func json(with more: [(String, JSON)] = []) -> JSON {
         var members: [(String, JSON)] = [("id", .string(id)), ("name", .string(name))]
         // Bytes that no JSON string can hold are given beside the text, in hexadecimal.
         if !nameBytes.elementsEqual(name.utf8) { members.append(("name-hex", .string(hexadecimal(nameBytes)))) }
@@ -27,7 +30,8 @@ extension Snapshot {
             ("vm-clock-nsec", .number(vmClock)),
             ("icount", icount.map { .number($0) } ?? .null),
         ]
-        return .object(members)
+        let known = Set(members.map(\.0))
+        return .object(members + more.filter { !known.contains($0.0) })
     }
 
     static let columnTitles = ["ID", "NAME", "DATE", "VM SIZE", "VM CLOCK", "DISK SIZE"]

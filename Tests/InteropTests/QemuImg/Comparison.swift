@@ -60,7 +60,7 @@ struct Comparison {
         var theirImages = Aftereffect.good
         for (index, line) in lines.enumerated() {
             guard theirImages != .diverged else {
-                Tally.shared.count(line.command, "not compared, after a difference that leaves another image")
+                ComparisonTally.shared.count(line.command, "not compared, after a difference that leaves another image")
                 continue
             }
             let aftereffect = compare(
@@ -83,16 +83,16 @@ struct Comparison {
     ) -> Aftereffect {
         let normalised = [theirs, ours].map { Normalised($0, line, hasWritten: hasWritten) }
         if normalised[0] == normalised[1] {
-            Tally.shared.count(line.command, "equal")
+            ComparisonTally.shared.count(line.command, "equal")
             // When a refcount would overflow, or the disk is full, qemu-img leaves leaks behind.
             let leaks = theirs.errorText.contains("Invalid argument") || theirs.errorText.contains("No space left")
             return leaks ? .unclean : .good
         }
         if let difference = Difference.all.first(where: { $0.applies(line, theirs, ours) }) {
-            Tally.shared.count(line.command, "different on purpose: \(difference.name)")
+            ComparisonTally.shared.count(line.command, "different on purpose: \(difference.name)")
             return difference.aftereffect
         }
-        Tally.shared.count(line.command, "DIFFERENT")
+        ComparisonTally.shared.count(line.command, "DIFFERENT")
         Issue.record(
             """
             \(line)
@@ -210,11 +210,11 @@ private struct Normalised: Equatable {
 }
 
 /// How many command lines were compared, by subcommand and result; printed when the tests end.
-final class Tally: Sendable {
-    static let shared = Tally()
+final class ComparisonTally: Sendable {
+    static let shared = ComparisonTally()
     private let counts = Mutex<[String: [String: Int]]>([:])
 
-    private init() { atexit { Tally.shared.report() } }
+    private init() { atexit { ComparisonTally.shared.report() } }
 
     func count(_ command: String, _ result: String) {
         let known = [

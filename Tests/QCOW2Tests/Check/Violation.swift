@@ -195,6 +195,10 @@ struct Violation: CustomTestStringConvertible, Sendable {
             ], qemu: 2
         ) { $0.set(0x4000_0000_0001_2000, at: 0x1E40) },
         Violation(
+            "I-13", "an entry with all bits set",
+            ["compressed-entry-invalid": 1, "copied-flag-compressed": 1, "refcount-too-high": 1], qemu: 2
+        ) { $0.set(.max, at: 0x1E10) },
+        Violation(
             "I-14", "a subcluster that is allocated and zero", on: "v3-16k-extended",
             [
                 "subclusters-invalid": 1

@@ -12,7 +12,10 @@ import Testing
 
     @Test("A failing operation is reported and hurts nothing", arguments: Verb.allCases, effects)
     func fault(_ verb: Verb, _ effect: FaultInjectingStorage.Effect) throws {
-        for specimen in Specimen.all { try fault(verb, effect, specimen) }
+        // Half of the work is the hardest case; for the others every third image does.
+        for (index, specimen) in Specimen.all.enumerated() where effect == .half || index % 3 == 0 {
+            try fault(verb, effect, specimen)
+        }
     }
 
     private func fault(_ verb: Verb, _ effect: FaultInjectingStorage.Effect, _ specimen: Specimen) throws {
@@ -46,6 +49,7 @@ import Testing
             #expect(try Contents(of: bytes).names.first?.hasSuffix("after the failure") == true)
             let findings = ConsistencyCount(bytes).findings
             #expect(findings.isEmpty, "operation \(index) of \(specimen.testDescription)")
+            TestTally.add(1, to: "\(verb)", of: "operations of a storage that failed")
         }
     }
 

@@ -10,9 +10,10 @@ struct ImageBuilder {
     private let refcountTable: Int
 
     var clusterSize: Int { 1 << clusterBits }
+    var clusterCount: Int { refcounts.count }
 
-    /// An image with a header and a refcount table of one cluster.
-    init(clusterBits: Int = 9, refcountOrder: Int = 4, size: UInt64 = 0) {
+    /// An image with a header and a refcount table.
+    init(clusterBits: Int = 9, refcountOrder: Int = 4, size: UInt64 = 0, refcountTableClusterCount: Int = 1) {
         self.clusterBits = clusterBits
         self.refcountOrder = refcountOrder
         refcountTable = 1 << clusterBits
@@ -21,10 +22,10 @@ struct ImageBuilder {
         file.set(UInt64(clusterBits), 4, at: 20)
         file.set(size, at: 24)
         file.set(UInt64(refcountTable), at: 48)
-        file.set(1, 4, at: 56)
+        file.set(UInt64(refcountTableClusterCount), 4, at: 56)
         file.set(UInt64(refcountOrder), 4, at: 96)
         file.set(112, 4, at: 100)
-        take(2)
+        take(1 + refcountTableClusterCount)
     }
 
     /// Takes clusters at the end of the file, and returns their offset.

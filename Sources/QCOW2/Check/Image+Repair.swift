@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+extension Image where S: ~Copyable {
+    /// Checks the image and repairs what can be.
+    ///
+    /// Refcounts become the numbers of references, the copied flags of the active tree follow them, a damaged snapshot
+    /// table keeps the entries that can be read, and the dirty and corrupt bits are cleared if nothing else is left.
+    /// Where something can't be followed that may refer to clusters, refcounts are only raised and nothing is freed.
+    /// Everything else is left as it is, and found again by the check that follows.
+    ///
+    /// One commit with two flushes: a crash at any moment leaves the old state or the new one.
+    ///
+    /// - Parameters:
+    ///   - scope: How much is repaired.
+    ///   - isDryRun: Whether it is only found out what would be.
+    ///   - checkOptions: How the checks before and after go about it.
+    ///   - options: Whether freed clusters are given back to the file system, and memory and progress of the repair.
+    ///   - found: Called with every finding of the check before.
+    ///   - remaining: Called with every finding of the check after.
+    /// - Returns: What was done, and both checks.
+    /// - Throws: ``QCOW2Error`` with the code `readOnly`, `limitExceeded`, `unsupported` (an external data file),
+    ///   `needsRepair` (leaks can't be freed while refcounts are too low), `cancelled` or `inputOutput`. The image is
+    ///   as before.
+    @discardableResult
+    public mutating func repair(
+        _ scope: RepairScope, isDryRun: Bool = false, checking checkOptions: CheckOptions = CheckOptions(),
+        options: WriteOptions = WriteOptions(), found: @escaping (Finding) -> Void = { _ in },
+        remaining: @escaping (Finding) -> Void = { _ in }
+    ) throws(QCOW2Error) -> RepairReport {
+        guard isDryRun || storage.isWritable else {
+            throw QCOW2Error(.readOnly, "'\(storage.name)' was opened for reading only.")
+        }
+        var checker = try Checker(
+            reading: storage, checkOptions, FindingSink(limitPerCode: checkOptions.findingLimitPerCode, found))
+        try checker.run(reading: storage)
+        var planner = RepairPlanner(checker, scope, options)
+        guard !checker.report.tallies.isEmpty else { return planner.report }
+        var work = WorkMeter(options.progress)
+        let update = try planner.plan(reading: storage, &work)
+        guard let update, !isDryRun else { return planner.report }
+        try commit(
+            update, discarding: options.discardsFreedClusters && planner.knowsAllReferences, &work)
+        var report = planner.report
+        report.after = try check(checkOptions, remaining)
+        return report
+    }
+}
+
+extension SuspectImage where S: ~Copyable {
+    /// Checks the image and repairs what can be, as ``Image/repair(_:isDryRun:checking:options:found:remaining:)``
+    /// does.
+    @discardableResult
+    public mutating func repair(
+        _ scope: RepairScope, isDryRun: Bool = false, checking checkOptions: CheckOptions = CheckOptions(),
+        options: WriteOptions = WriteOptions(), found: @escaping (Finding) -> Void = { _ in },
+        remaining: @escaping (Finding) -> Void = { _ in }
+    ) throws(QCOW2Error) -> RepairReport {
+        try image.repair(
+            scope, isDryRun: isDryRun, checking: checkOptions, options: options, found: found, remaining: remaining)
+    }
+}

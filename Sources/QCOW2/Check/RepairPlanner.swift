@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// Decides what a repair changes, and plans it as one update, without writing anything.
+///
+/// Section "6.9 Check and repair".
+///
+/// Fresh clusters are free by the references that were found and by the stored refcounts; and lie behind everything
+/// else as long as not all references are known. So no state that a crash leaves is worse than the one before.
+struct RepairPlanner {
+    private let checker: Checker
+    private let scope: RepairScope
+    private let options: WriteOptions
+    private(set) var report: RepairReport
+    private var blocks: BlockSurvey
+    private var flags: ActiveFlags
+
+    private var subject: CheckSubject { checker.subject }
+    private var geometry: ImageGeometry { subject.geometry }
+
+    init(_ checker: Checker, _ scope: RepairScope, _ options: WriteOptions) {
+        self.checker = checker
+        self.scope = scope
+        self.options = options
+        report = RepairReport(before: checker.report)
+        blocks = BlockSurvey(describing: checker.subject.fileClusterCount, in: checker.subject.refcounts)
+        flags = ActiveFlags(checker.tally.l2Tables)
+    }
+
+    /// Whether all references are known, so that what has none can be freed.
+    var knowsAllReferences: Bool {
+        subject.isComplete && CheckRule.allCases.allSatisfy { !$0.hidesReferences || count($0) == 0 }
+    }
+
+    private var policy: RepairCounts.Policy {
+        switch scope {
+        case .leaks: knowsAllReferences ? .lowering : .keeping
+        case .all: knowsAllReferences ? .exact : .raising
+        }
+    }
+
+    private func count(_ rule: CheckRule) -> UInt64 { report.before.count(of: rule.code) }
+
+    /// Whether copied flags are made to agree with the new refcounts.
+    private var repairsFlags: Bool {
+        guard subject.canMoveL2Tables else { return false }
+        if scope == .all { return true }
+        // Leaks alone are no reason to trust the rest.
+        return CheckRule.allCases.allSatisfy { rule in
+            rule.severity < .corruption || rule.isAboutFlags || count(rule) == 0
+        }
+    }
+
+    /// Whether nothing is wrong afterwards.
+    private var leavesNothing: Bool {
+        guard knowsAllReferences, subject.canMoveL2Tables else { return false }
+        return CheckRule.allCases.allSatisfy { rule in
+            if count(rule) == 0 || rule.severity == .notice { return true }
+            return scope == .all ? rule.isRepairable : rule.severity == .leak || rule.isAboutFlags
+        }
+    }
+
+    /// Plans the repair.
+    ///
+    /// - Returns: The update; `nil` if there is nothing to do.
+    /// - Throws: ``QCOW2Error/Code/limitExceeded`` for more references than refcounts can count, and
+    ///   ``QCOW2Error/Code/unsupported`` for what this library doesn't write.
+    mutating func plan<S: Storage & ~Copyable>(
+        reading storage: borrowing S, _ work: inout WorkMeter
+    ) throws(QCOW2Error) -> MetadataUpdate? {
+        guard !subject.hasDataFile else {
+            throw QCOW2Error(.unsupported, "An image that keeps its data in an external data file can't be repaired.")
+        }
+        if scope == .leaks, count(.refcountTooLow) > 0 {
+            throw QCOW2Error(
+                .needsRepair,
+                "Some refcounts are too low, so nothing is freed; repair everything, with qsnap check --repair all.")
+        }
+        if count(.refcountOverflow) > 0 {
+            throw QCOW2Error(
+                .limitExceeded,
+                "Some clusters have more references than \(geometry.refcountBits)-bit refcounts can count, so the "
+                    + "refcounts can't be repaired.")
+        }
+        guard !checker.tally.pastEnd.isCut else {
+            throw QCOW2Error(.unsupported, "Too many entries point past the end of the file to repair the image.")
+        }
+        var counts = RepairCounts(checker.tally, policy, budget: options.memoryBudget)
+        try survey(&counts, storage, &work)
+        decide()
+        guard report.hasChanges else { return nil }
+
+        var l2Tables = checker.tally.l2Tables
+        for index in 0..<l2Tables.count {
+            l2Tables[index].newWeight = l2Tables[index].oldWeight
+            l2Tables[index].isPrivate = flags.isPrivate(index)
+        }
+        let state = ImageState(repairing: subject)
+        var proposal = Proposal(keeping: state)
+        proposal.repair = Proposal.Repair(
+            clearedFeatures: report.clearedMarks, rewritesSnapshotTable: report.rewritesSnapshotTable,
+            setsFlags: repairsFlags, movesActiveL1: report.separatesActiveL1)
+        var allocator = ClusterAllocator(blocks, in: geometry, avoiding: checker.tally.pastEnd.counts.keys.sorted())
+        if !knowsAllReferences { allocator.takeOnlyBehind(subject.fileClusterCount) }
+        return try UpdatePlanner.planRepair(
+            proposal, from: state, l2Tables, repairsFlags ? flags.changes : [], blocks, counts, allocator,
+            reading: storage)
+    }
+
+    /// Finds what refcounts and flags become.
+    private mutating func survey<S: Storage & ~Copyable>(
+        _ counts: inout RepairCounts, _ storage: borrowing S, _ work: inout WorkMeter
+    ) throws(QCOW2Error) {
+        var (blocks, flags, report) = (blocks, flags, report)
+        let (geometry, isExact) = (geometry, policy == .exact)
+        try counts.forEachPiece(reading: storage, &work) { piece, old, new in
+            var (raised, lowered): (UInt64, UInt64) = (0, 0)
+            for index in 0..<piece.count {
+                raised &+= new[index] > old[index] ? 1 : 0
+                lowered &+= new[index] < old[index] ? 1 : 0
+            }
+            report.raisedRefcountCount += raised
+            report.loweredRefcountCount += lowered
+            blocks.note(piece, old, new, hasChanges: raised + lowered > 0)
+        } afterWindow: { (window, tally, work) throws(QCOW2Error) in
+            // A block that shares its cluster moves away, and the refcount table always does.
+            for (index, offset) in tally.subject.refcounts.blockOffsets.enumerated() {
+                guard let offset, window.covers(geometry.cluster(at: offset)) else { continue }
+                guard window.count(geometry.cluster(at: offset)) > 1 else { continue }
+                blocks.noteChange(index)
+                if isExact { window.removeReference(to: geometry.cluster(at: offset)) }
+            }
+            for table in tally.subject.tables where table.kind == .refcountTable && isExact {
+                for cluster in table.run.first..<table.run.end { window.removeReference(to: cluster) }
+            }
+            flags.notePrivate(tally.l2Tables, window, geometry)
+            try tally.forEachTable(near: window.range, reading: storage, &work, where: { table, _ in table.isActive }) {
+                _, index, bytes, _ in
+                flags.note(index, bytes, window, geometry)
+            }
+        }
+        let l2Tables = checker.tally.l2Tables
+        var hint = 0
+        try L1Segments([subject.trees[0]]).forEachEntry(reading: storage) { (_, _, entry) in
+            guard let offset = entry.l2Table, let found = l2Tables.index(of: offset, near: hint) else { return }
+            hint = found + 1
+            if entry.isCopied != flags.isPrivate(found) { report.changesL1Table = true }
+        }
+        (self.blocks, self.flags, self.report) = (blocks, flags, report)
+    }
+
+    private mutating func decide() {
+        report.changesL1Table = report.changesL1Table && repairsFlags
+        report.changedL2TableCount = repairsFlags ? flags.changes.count : 0
+        let marks = subject.header.incompatibleFeatures.intersection([.dirty, .corrupt])
+        if leavesNothing { report.clearedMarks = marks }
+        guard scope == .all else { return }
+        report.rebuildsRefcountTable =
+            count(.refcountTableInvalid) + count(.refcountTableEntryInvalid) + count(.refcountBlockTwice) > 0
+        report.clearsBitmapsPromise = count(.bitmapsMissing) > 0
+        report.separatesActiveL1 = checker.claims.sharesActiveL1 && subject.canMoveL2Tables
+        report.rewritesSnapshotTable = subject.needsSnapshotTable
+        report.droppedSnapshotCount =
+            Int(
+                min(UInt64(subject.header.snapshotCount), UInt64(Header.maximumSnapshotCount)))
+            - subject.snapshots.count
+    }
+}

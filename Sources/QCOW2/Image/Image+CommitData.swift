@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+extension WriteSession {
+    /// Writes guest data: the only bytes that change outside a commit.
+    ///
+    /// Goes where the committed state has nothing, or where only the active state's guest data is.
+    mutating func put<S: Storage & ~Copyable>(
+        _ bytes: Span<UInt8>, at host: HostOffset, in storage: inout S
+    ) throws(QCOW2Error) {
+        hasUnflushedData = true
+        do throws(QCOW2Error) {
+            try storage.write(bytes, at: host)
+            fileByteCount = max(fileByteCount, host.saturating(adding: UInt64(bytes.count)).rawValue)
+        } catch {
+            // It may have made the file longer all the same.
+            if let byteCount = try? storage.byteCount() { fileByteCount = byteCount }
+            throw error
+        }
+    }
+}
+
+extension Image where S: ~Copyable {
+    /// Puts everything that a session has pending on the disk: the committer's part of guest writes.
+    ///
+    /// With metadata to change it is one commit, whose first flush covers the data; without, one flush.
+    ///
+    /// - Throws: ``QCOW2Error/Code/inputOutput``, and what planning throws. If a flush failed, or the switch, the session
+    ///   is lost: nobody knows which of its data the disk has, and flushing again would prove nothing. The image goes
+    ///   on with the last committed state. Otherwise the session is as before.
+    mutating func commit(_ session: inout WriteSession) throws(QCOW2Error) {
+        guard session.hasChanges else {
+            guard session.hasUnflushedData else { return }
+            do throws(QCOW2Error) { try storage.flush() } catch {
+                session.isLost = true
+                throw error
+            }
+            return session.hasUnflushedData = false
+        }
+        let (update, next) = try session.planned(opened, from: storage)
+        var work = WorkMeter(nil)
+        hasFailedFlush = false
+        do throws(QCOW2Error) { try commit(update, discarding: false, &work) } catch {
+            session.isLost = hasFailedFlush
+            throw error
+        }
+        session = next
+        let freed = session.recycle()
+        guard guestWriteOptions.discardsFreedClusters else { return }
+        // As after any commit: a failure here costs only space. Tiny holes aren't worth a call each.
+        let smallest = max(1, 65536 >> UInt64(session.geometry.clusterBits))
+        for run in freed where run.count >= smallest {
+            let byteCount = run.count << UInt64(session.geometry.clusterBits)
+            try? storage.punchHole(at: session.geometry.offset(ofCluster: run.first), byteCount: byteCount)
+        }
+    }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+#if canImport(Darwin)
+    internal import Darwin
+#elseif canImport(Glibc)
+    internal import Glibc
+#elseif canImport(Musl)
+    internal import Musl
+#endif
+
+/// The system calls that an image file needs.
+///
+/// Each does what the call of the operating system does, with its result: a negative one is a failure, with `errno`
+/// set. The tests put others in their place, which fail, are interrupted or do half of the work.
+protocol FileCalls: Sendable {
+    func open(_ path: String, _ flags: Int32) -> Int32
+    func close(_ descriptor: Int32) -> Int32
+    func status(_ descriptor: Int32, _ status: inout stat) -> Int32
+    func read(_ descriptor: Int32, _ buffer: UnsafeMutableRawBufferPointer, _ position: off_t) -> Int
+    func write(_ descriptor: Int32, _ buffer: UnsafeRawBufferPointer, _ position: off_t) -> Int
+    /// Says that a range will be read soon; does nothing where there is no such call.
+    func advise(_ descriptor: Int32, _ start: off_t, _ length: off_t)
+    /// Empties all caches on the way to the medium, the drive's own included.
+    func flush(_ descriptor: Int32) -> Int32
+    func truncate(_ descriptor: Int32, _ length: off_t) -> Int32
+    func punch(_ descriptor: Int32, _ start: off_t, _ length: off_t) -> Int32
+    /// Sets or tests a lock on a range of bytes.
+    func control(_ descriptor: Int32, _ command: Int32, _ lock: inout flock) -> Int32
+    /// The lock on the whole file that only programs which ask for it respect.
+    func lockWhole(_ descriptor: Int32, _ operation: Int32) -> Int32
+}
+
+/// The operating system's own calls.
+///
+/// Has no size and no indirection: what is generic over the calls is specialized for these.
+struct KernelCalls: FileCalls {
+    func open(_ path: String, _ flags: Int32) -> Int32 { openFile(path, flags) }
+    func close(_ descriptor: Int32) -> Int32 { closeFile(descriptor) }
+    func status(_ descriptor: Int32, _ status: inout stat) -> Int32 { unsafe fstat(descriptor, &status) }
+
+    func read(_ descriptor: Int32, _ buffer: UnsafeMutableRawBufferPointer, _ position: off_t) -> Int {
+        unsafe pread(descriptor, buffer.baseAddress, buffer.count, position)
+    }
+
+    func advise(_ descriptor: Int32, _ start: off_t, _ length: off_t) {
+        #if os(Linux)
+            _ = posix_fadvise(descriptor, start, length, POSIX_FADV_WILLNEED)
+        #endif
+    }
+
+    func write(_ descriptor: Int32, _ buffer: UnsafeRawBufferPointer, _ position: off_t) -> Int {
+        let count = unsafe pwrite(descriptor, buffer.baseAddress, buffer.count, position)
+        #if os(Linux)
+            // Starts writing what is large, so that the flush that follows has less to wait for; promises nothing.
+            if count >= 1 << 18 {
+                let saved = errno
+                _ = sync_file_range(descriptor, position, off_t(count), UInt32(SYNC_FILE_RANGE_WRITE))
+                errno = saved
+            }
+        #endif
+        return count
+    }
+
+    func flush(_ descriptor: Int32) -> Int32 {
+        #if canImport(Darwin)
+            // On Darwin fsync is no barrier: it doesn't empty the drive's own cache.
+            fcntl(descriptor, F_FULLFSYNC, 0)
+        #else
+            fdatasync(descriptor)
+        #endif
+    }
+
+    func truncate(_ descriptor: Int32, _ length: off_t) -> Int32 { ftruncate(descriptor, length) }
+
+    func punch(_ descriptor: Int32, _ start: off_t, _ length: off_t) -> Int32 {
+        #if canImport(Darwin)
+            var hole = fpunchhole_t(fp_flags: 0, reserved: 0, fp_offset: start, fp_length: length)
+            return unsafe fcntl(descriptor, F_PUNCHHOLE, &hole)
+        #else
+            return fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, length)
+        #endif
+    }
+
+    func control(_ descriptor: Int32, _ command: Int32, _ lock: inout flock) -> Int32 {
+        unsafe fcntl(descriptor, command, &lock)
+    }
+
+    func lockWhole(_ descriptor: Int32, _ operation: Int32) -> Int32 { flock(descriptor, operation) }
+}
+
+// The functions under names that the type's own members don't shadow; a new file's permissions are left to the umask.
+private func openFile(_ path: String, _ flags: Int32) -> Int32 { unsafe open(path, flags, 0o644) }
+private func closeFile(_ descriptor: Int32) -> Int32 { close(descriptor) }

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+import Fixtures
+import Foundation
+import QCOW2
+import QCOW2Testing
+import TestTools
+import Testing
+
+/// Damages golden images at random, and compares what our check says of them with what `qemu-img check` says.
+///
+/// QCOW2_MUTATIONS says how many images are made of each golden one, QCOW2_SEED with which to start; every difference
+/// must have a rule in ``DifferenceRule/all``.
+@Suite(.enabled(if: Tool.isInstalled("qemu-img"), "needs qemu-img"))
+struct DifferentialTests {
+    static let images = [
+        "v2-512", "v3-512", "v3-512-bitmaps", "v3-512-backing", "v3-512-refcount1", "v3-512-refcount2",
+        "v3-512-refcount64", "v3-4k", "v3-4k-zstd", "v3-16k-extended",
+    ]
+
+    private static func number(_ name: String, default value: UInt64) -> UInt64 {
+        ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) } ?? value
+    }
+
+    @Test("Our verdict on a damaged image is qemu-img's, or differs by a known rule", arguments: images)
+    func verdicts(_ name: String) throws {
+        let base = try Fixtures.bytes("\(name).qcow2")
+        let mutator = ImageMutator(base: base)
+        let folder = try TemporaryFolder()
+        let path = folder.file("\(name).qcow2")
+        let first = Self.number("QCOW2_SEED", default: 1)
+        let count = Self.number("QCOW2_MUTATIONS", default: 40)
+        // qemu-img opens the backing file even to check.
+        try Data(count: 12288).write(to: URL(fileURLWithPath: folder.file("backing.raw")))
+        var differences: [String: Int] = [:]
+        var equalCount = 0
+        for seed in first..<(first + count) {
+            var random = SplitMix64(seed: seed)
+            var bytes = base
+            for _ in 0..<Int.random(in: 1...3, using: &random) { mutator.mutate(&bytes, random.next()) }
+            try Data(bytes).write(to: URL(fileURLWithPath: path))
+            let theirs = try Verdict(ofQEMU: path)
+            let ours = Verdict(ofUs: bytes)
+            guard ours.outcome != theirs.outcome else {
+                equalCount += 1
+                continue
+            }
+            let difference = VerdictDifference(ours: ours, theirs: theirs)
+            guard let rule = DifferenceRule.all.first(where: { $0.explains(difference) }) else {
+                Issue.record("\(name), seed \(seed): \(difference)")
+                continue
+            }
+            differences[rule.name, default: 0] += 1
+        }
+        let list = differences.sorted { $0.key < $1.key }.map { "\($0.value) × \($0.key)" }
+        print("\(name): \(count) images from seed \(first), \(equalCount) alike; \(list.joined(separator: "; "))")
+    }
+}
+
+/// What a checker says of an image.
+struct Verdict {
+    /// How it ends, as an exit status.
+    enum Outcome: Int32 {
+        case clean = 0
+        /// The image can't be opened or checked.
+        case refused = 1
+        case corruption = 2
+        case leaks = 3
+    }
+
+    let outcome: Outcome
+    /// What was found that is wrong, as codes; of qemu-img nothing.
+    var codes: Set<String> = []
+    let text: String
+
+    init(ofQEMU path: String) throws {
+        // It may say more than a pipe holds.
+        let script = "qemu-img check -f qcow2 \"$0\" >\"$0.out\" 2>&1; status=$?; head -c 2000 \"$0.out\"; exit $status"
+        let result = try Tool.run("bash", ["-c", script, path])
+        outcome = result.wasKilled ? .refused : Outcome(rawValue: result.status) ?? .refused
+        text = (result.output + result.errors).split(separator: "\n").prefix(6).joined(separator: " | ")
+    }
+
+    init(ofUs bytes: [UInt8]) {
+        do throws(QCOW2Error) {
+            let image = try SuspectImage(storage: InMemoryStorage(bytes, isWritable: false))
+            var messages: [String] = []
+            let report = try image.check { finding in
+                if finding.severity > .notice, messages.count < 6 {
+                    messages.append("\(finding.code): \(finding.message)")
+                }
+            }
+            outcome =
+                switch report.worstSeverity {
+                case .critical, .corruption: .corruption
+                case .leak: .leaks
+                case .notice, nil: .clean
+                }
+            codes = Set(report.tallies.map(\.code.rawValue))
+            text = messages.joined(separator: " | ")
+        } catch {
+            outcome = .refused
+            text = "\(error)"
+        }
+    }
+}
+
+/// An image of which two checkers say different things.
+struct VerdictDifference: CustomStringConvertible {
+    let ours: Verdict
+    let theirs: Verdict
+
+    var description: String {
+        """
+        we say \(ours.outcome), qemu-img \(theirs.outcome)
+          \(ours.codes.sorted()) \(ours.text)
+          \(theirs.text)
+        """
+    }
+}
+
+/// Why a verdict may differ.
+struct DifferenceRule: Sendable {
+    let name: String
+    let explains: @Sendable (VerdictDifference) -> Bool
+
+    /// What qemu-img doesn't look at: section 6.9, and that VM state fits into its snapshot's L1 table.
+    private static let unseen: Set<String> = [
+        "snapshot-vm-state", "snapshot-disk-size", "l2-table-twice-in-tree", "cluster-mapped-twice", "bitmaps-missing",
+        "header-length-odd", "subclusters-invalid", "snapshot-l1-shared", "active-l1-shared",
+    ]
+
+    static let all: [DifferenceRule] = [
+        DifferenceRule(name: "qemu-img can't open it, or not check it to the end; we say what is corrupt") {
+            $0.theirs.outcome == .refused && $0.ours.outcome == .corruption
+        },
+        DifferenceRule(name: "qemu-img opens the backing file, which isn't the one that was named") {
+            $0.theirs.outcome == .refused && $0.theirs.text.contains("backing file")
+        },
+        DifferenceRule(name: "qemu-img reads bitmaps that count for nothing, as they aren't trusted or are in use") {
+            $0.theirs.outcome == .refused && $0.theirs.text.contains("bitmap")
+        },
+        DifferenceRule(name: "qemu-img doesn't see refcounts of clusters past the end of the file") {
+            $0.theirs.outcome == .clean && $0.ours.outcome == .leaks && $0.ours.codes == ["refcount-too-high"]
+        },
+        DifferenceRule(name: "qemu-img doesn't look at it") {
+            $0.theirs.outcome != .corruption && $0.ours.outcome == .corruption
+                && !$0.ours.codes.isDisjoint(with: unseen)
+        },
+    ]
+}
