@@ -81,7 +81,7 @@ struct ClosedBackingFile: Hashable, Sendable {
 
 extension ChainLayer {
     /// A file that is the disk.
-    fileprivate init(raw storage: consuming FileStorage) throws(QCOW2Error) {
+    init(raw storage: consuming FileStorage) throws(QCOW2Error) {
         byteCount = try storage.byteCount()
         image = nil
         file = SharedFile(storage)

@@ -122,6 +122,10 @@ extension Extent {
             kind = .data
             hostOffset = offset
         case .compressed: kind = .compressed
+        case .pastEnd where depth == 0:
+            // What fills a file up to a whole sector.
+            kind = .zero
+            hostOffset = HostOffset(segment.start)
         case .pastEnd:
             // The overlay is the one that says so.
             kind = .unallocated

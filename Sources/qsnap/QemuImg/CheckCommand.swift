@@ -4,11 +4,12 @@
 import QCOW2
 
 extension QemuImg {
-    /// `qemu-img check`, without repairing.
+    /// `qemu-img check`, with and without repairing.
     static func check(_ words: [[UInt8]], _ context: Context) throws(Refusal) -> Int32 {
         var format: [UInt8]?
         var output: [UInt8]?
-        var (isQuiet, repairs, sharesByForce) = (false, false, false)
+        var repair: RepairScope?
+        var (isQuiet, sharesByForce) = (false, false)
         let parsed = try operands(
             words, context, short: "hf:r:T:qU",
             long: [
@@ -24,8 +25,8 @@ extension QemuImg {
             case "q": isQuiet = true
             case "U": sharesByForce = true
             case "r":
-                repairs = true
-                guard !["leaks", "all"].contains(String(decoding: argument, as: UTF8.self)) else { return }
+                repair = RepairScope(rawValue: String(decoding: argument, as: UTF8.self))
+                guard repair == nil else { return }
                 guard context.version < .hasCommandHelp else {
                     throw .usage(
                         "--repair (-r) expects 'leaks' or 'all', not '\(argument)'", of: "check", context.version)
@@ -46,36 +47,62 @@ extension QemuImg {
             } ?? false
         if hasOptions, format != nil { throw Refusal("--image-opts and --format are mutually exclusive") }
         let source = try Source(file, format: format, hasOptions: hasOptions, sharesByForce: sharesByForce)
-        if repairs {
-            if sharesByForce { throw source.refusal("force-share=on can only be used with read-only images") }
-            throw Refusal("check -r isn't supported by qsnap under this name; use qsnap check --repair")
-        }
-        let report = try report(source)
+        let image = try source.openForCheck(repairing: repair != nil)
+        let (report, fixed) = try examine(image, repair, source.options)
         if json {
-            Console.writeOutput("\(Self.json(report, source).text())\n")
+            Console.writeOutput("\(Self.json(report, fixed, source).text())\n")
         } else if !isQuiet {
-            Console.writeOutput(text(report))
+            Console.writeOutput("\(text(fixed))\(text(report))")
         }
         return report.corruptionCount > 0 ? 2 : report.count(of: .leak) > 0 ? 3 : 0
     }
 
-    private static func report(_ source: Source) throws(Refusal) -> CheckReport {
-        let storage: FileStorage
-        switch try source.openForInspection() {
-        case .raw: throw Refusal("This image format does not support checks", status: 63)
-        case .qcow2(let image): storage = image.close()
+    /// What a repair made good.
+    private struct Fixed {
+        var leakCount: UInt64 = 0
+        var corruptionCount: UInt64 = 0
+
+        init() {}
+
+        init(_ report: RepairReport) {
+            guard let after = report.after else { return }
+            func difference(_ before: UInt64, _ after: UInt64) -> UInt64 { before > after ? before - after : 0 }
+            leakCount = difference(report.before.count(of: .leak), after.count(of: .leak))
+            corruptionCount = difference(report.before.corruptionCount, after.corruptionCount)
         }
+    }
+
+    /// Checks the image, or repairs it and checks it again.
+    private static func examine(
+        _ suspect: consuming SuspectImage<FileStorage>, _ scope: RepairScope?, _ options: WriteOptions
+    ) throws(Refusal) -> (CheckReport, Fixed) {
         do throws(QCOW2Error) {
-            let suspect = try SuspectImage(storage: storage)
-            // What is found is said in this library's words, one line each.
-            return try suspect.check(CheckOptions()) { finding in
-                guard finding.severity > .notice else { return }
-                let kind = finding.severity == .leak ? "Leaked" : "ERROR"
-                Console.writeError("\(kind) \(finding.message) [\(finding.code.rawValue)]\n" as ByteText)
-            }
+            guard let scope else { return (try suspect.check(CheckOptions(), say(_:)), Fixed()) }
+            let report = try suspect.repair(scope, options: options, found: say(_:))
+            return (report.after ?? report.before, Fixed(report))
         } catch {
             throw Refusal("Check failed: \(error.systemReason)")
         }
+    }
+
+    /// Says what was found in this library's words, one line for each finding.
+    static func say(_ finding: Finding) {
+        guard finding.severity > .notice else { return }
+        let kind = finding.severity == .leak ? "Leaked" : "ERROR"
+        Console.writeError("\(kind) \(finding.message) [\(finding.code.rawValue)]\n" as ByteText)
+    }
+
+    private static func text(_ fixed: Fixed) -> ByteText {
+        guard fixed.leakCount > 0 || fixed.corruptionCount > 0 else { return "" }
+        return """
+            The following inconsistencies were found and repaired:
+
+                \(fixed.leakCount) leaked clusters
+                \(fixed.corruptionCount) corruptions
+
+            Double checking the fixed image now...
+
+            """
     }
 
     private static func text(_ report: CheckReport) -> ByteText {
@@ -103,7 +130,7 @@ extension QemuImg {
         return text
     }
 
-    private static func json(_ report: CheckReport, _ source: Source) -> QemuJSON {
+    private static func json(_ report: CheckReport, _ fixed: Fixed, _ source: Source) -> QemuJSON {
         var members: [(String, QemuJSON)] = []
         func add(_ key: String, _ number: UInt64) {
             if number > 0 { members.append((key, .number(Int64(clamping: number)))) }
@@ -112,8 +139,10 @@ extension QemuImg {
         add("compressed-clusters", report.compressedClusterCount)
         add("total-clusters", report.totalClusterCount)
         add("corruptions", report.corruptionCount)
+        add("corruptions-fixed", fixed.corruptionCount)
         members.append(("check-errors", .number(0)))
         add("leaks", report.count(of: .leak))
+        add("leaks-fixed", fixed.leakCount)
         add("allocated-clusters", report.allocatedClusterCount)
         members.append(("filename", .string(source.word)))
         members.append(("format", .string("qcow2")))
@@ -124,9 +153,4 @@ extension QemuImg {
 
 extension CheckReport {
     fileprivate var corruptionCount: UInt64 { count(of: .corruption) + count(of: .critical) }
-}
-
-extension Source {
-    /// Opens the file for a check, which reads further than others in a damaged image.
-    fileprivate func openForInspection() throws(Refusal) -> OpenedDisk { try open(forWriting: false) }
 }

@@ -44,8 +44,7 @@ extension QemuImg {
                 try failing(2) { () throws(Refusal) in
                     let source = try Source(
                         file, format: format, hasOptions: hasOptions, sharesByForce: sharesByForce)
-                    guard let view = try source.openView() else { return try ComparedDisk(raw: source) }
-                    return ComparedDisk(view: view)
+                    return ComparedDisk(view: try source.openView())
                 })
         }
         func say(_ text: ByteText) { if !isQuiet { Console.writeOutput(text) } }
@@ -89,10 +88,6 @@ private struct ComparedDisk {
     init(view: DiskView) {
         self.view = view
         byteCount = view.virtualSize / 512 * 512
-    }
-
-    init(raw source: Source) throws(Refusal) {
-        throw source.refusal("comparing a file without a format isn't supported by qsnap")
     }
 
     /// Stretches that are stored alike, one after the other.

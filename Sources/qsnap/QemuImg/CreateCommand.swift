@@ -40,7 +40,7 @@ extension QemuImg {
             throw Refusal("\(file): Unknown file format '\(format)'")
         }
         var options = CreateOptions()
-        for list in optionLists { try options.add(String(decoding: list, as: UTF8.self), to: file) }
+        for list in optionLists { try options.add(String(decoding: list, as: UTF8.self), saying: "\(file): ") }
         if let size {
             guard options["size"] == nil else { throw Refusal("\(file): The image size must be specified only once") }
             options["size"] = String(size)
@@ -54,7 +54,7 @@ extension QemuImg {
         }
         guard options["size"] != nil else { throw Refusal("\(file): Image creation needs a size parameter") }
         if !isQuiet { Console.writeOutput("Formatting '\(file)', fmt=qcow2\(options.text)\n") }
-        try write(options.newImage(file), to: file)
+        _ = try createImage(options.newImage(file), at: file, saying: file)
         return 0
     }
 
@@ -85,28 +85,37 @@ extension QemuImg {
         return description.virtualSize
     }
 
-    /// Writes the image, over an old file if there is one: everything that can be refused has been.
-    private static func write(_ new: NewImage, to file: [UInt8]) throws(Refusal) {
+    /// Creates the image, over an old file if there is one: everything that can be refused has been.
+    ///
+    /// - Parameters:
+    ///   - new: What the image is to be.
+    ///   - file: The word that names it.
+    ///   - prefix: What complaints begin with.
+    /// - Returns: The open image.
+    /// - Throws: ``Refusal``.
+    static func createImage(
+        _ new: NewImage, at file: [UInt8], saying prefix: [UInt8]
+    ) throws(Refusal) -> Image<FileStorage> {
         let source = try Source(file, hasOptions: false, sharesByForce: false)
         func refusal(_ error: QCOW2Error) -> Refusal {
             let opening = source.opening(error)
-            let prefix = Array("qemu-img: Could not open '".utf8) + file + Array("': ".utf8)
-            guard error.code == .inUse, opening.lines[0].bytes.starts(with: prefix) else {
+            let start = Array("qemu-img: Could not open '".utf8) + file + Array("': ".utf8)
+            guard error.code == .inUse, opening.lines[0].bytes.starts(with: start) else {
                 return error.cause is SystemError
-                    ? Refusal("\(file): Could not create '\(source.path)': \(error.systemReason)")
-                    : Refusal("\(file): \(error.systemReason)")
+                    ? Refusal("\(prefix): Could not create '\(source.path)': \(error.systemReason)")
+                    : Refusal("\(prefix): \(error.systemReason)")
             }
-            let reason = opening.lines[0].bytes.dropFirst(prefix.count).dropLast()
-            return Refusal("\(file): \(Array(reason))", then: Array(opening.lines.dropFirst()))
+            let reason = opening.lines[0].bytes.dropFirst(start.count).dropLast()
+            return Refusal("\(prefix): \(Array(reason))", then: Array(opening.lines.dropFirst()))
         }
         do throws(QCOW2Error) {
-            _ = try Image.create(source.path, new).close()
+            return try Image.create(source.path, new)
         } catch {
             guard (error.cause as? SystemError)?.isExistingFile == true else { throw refusal(error) }
             do throws(QCOW2Error) {
                 var storage = try FileStorage(path: source.path, for: .writing)
                 try storage.truncate(toByteCount: 0)
-                _ = try Image.create(new, in: storage).close()
+                return try Image.create(new, in: storage)
             } catch {
                 throw refusal(error)
             }

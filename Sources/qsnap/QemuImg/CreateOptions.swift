@@ -22,8 +22,13 @@ struct CreateOptions {
     ]
 
     /// Reads `key=value,...`; later words replace earlier ones.
-    mutating func add(_ text: String, to file: [UInt8]) throws(Refusal) {
-        func refusal(_ reason: String) -> Refusal { Refusal("\(file): \(reason)") }
+    ///
+    /// - Parameters:
+    ///   - text: The options.
+    ///   - prefix: What complaints begin with, the colon included.
+    /// - Throws: ``Refusal``.
+    mutating func add(_ text: String, saying prefix: ByteText) throws(Refusal) {
+        func refusal(_ reason: String) -> Refusal { Refusal("\(prefix)\(reason)") }
         for item in Source.commaSeparated(text) where !item.isEmpty {
             let key = String(item.prefix { $0 != "=" })
             let value = key.count < item.count ? String(item.dropFirst(key.count + 1)) : "on"
@@ -40,7 +45,7 @@ struct CreateOptions {
             guard Self.sizes.contains(key) || key == "refcount_bits" else { continue }
             guard case .value(let number) = SizeArgument(parsing: Array(value.utf8)) else {
                 throw Refusal(
-                    "\(file): Parameter '\(key)' expects a non-negative number below 2^64",
+                    "\(prefix)Parameter '\(key)' expects a non-negative number below 2^64",
                     then: [
                         "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n",
                         "and exabytes, respectively.\n",

@@ -4,23 +4,27 @@
 import QCOW2
 
 extension Source {
-    /// Opens an image to read its disk, with its backing chain: the user asked for what is in it.
-    func openReader() throws(Refusal) -> ImageReader<FileStorage>? {
+    /// Opens a file to read its disk, for an image with its backing chain: the user asked for what is in it.
+    ///
+    /// - Parameter find: Chooses the snapshot, by its index; `nil` is the active state.
+    /// - Returns: The disk.
+    /// - Throws: ``Refusal``.
+    func openView(
+        ofSnapshot find: ([Snapshot]) throws(Refusal) -> Int? = { (_) throws(Refusal) in nil }
+    ) throws(Refusal) -> DiskView {
+        let image: Image<FileStorage>
         switch try open(forWriting: false) {
-        case .raw: return nil
-        case .qcow2(let image):
+        case .raw(let storage):
             do throws(QCOW2Error) {
-                return try ImageReader(image, backing: .anyFile)
+                return try DiskView(rawFile: storage)
             } catch {
                 throw refusal("\(error.systemReason)")
             }
+        case .qcow2(let opened): image = opened
         }
-    }
-
-    /// Opens an image and maps one state of it.
-    func openView(ofSnapshotAt index: Int? = nil) throws(Refusal) -> DiskView? {
-        guard let reader = try openReader() else { return nil }
+        let index = try find(image.snapshots)
         do throws(QCOW2Error) {
+            let reader = try ImageReader(image, backing: .anyFile)
             return if let index { try reader.view(ofSnapshotAt: index) } else { try reader.view() }
         } catch {
             throw refusal("\(error.systemReason)")
@@ -63,9 +67,7 @@ extension QemuImg {
             } ?? false
         if hasOptions, format != nil { throw Refusal("--image-opts and --format are mutually exclusive") }
         let source = try Source(file, format: format, hasOptions: hasOptions, sharesByForce: sharesByForce)
-        guard let view = try source.openView() else {
-            throw source.refusal("mapping a file without a format isn't supported by qsnap")
-        }
+        let view = try source.openView()
         let end = length.map {
             start > view.virtualSize || $0 > view.virtualSize - start ? view.virtualSize : start + $0
         }

@@ -86,7 +86,65 @@ extension Source {
         if isWriting, image.incompatibleFeatures.contains(.corrupt) {
             throw refusal("qcow2: Image is corrupt; cannot be opened read/write")
         }
-        return image
+        guard isWriting, image.incompatibleFeatures.contains(.dirty) else { return image }
+        return try repairDirty(image)
+    }
+
+    /// Repairs an image whose last writer didn't end properly, as qemu-img does before it acts on one.
+    ///
+    /// The findings are said on standard error. What can't be repaired leaves the mark, and the image is refused.
+    private func repairDirty(_ image: consuming Image<FileStorage>) throws(Refusal) -> Image<FileStorage> {
+        let repaired: Image<FileStorage>
+        do throws(QCOW2Error) {
+            var suspect = try SuspectImage(storage: image.close())
+            try suspect.repair(.all, options: options, found: QemuImg.say(_:))
+            repaired = try Image(storage: suspect.close())
+        } catch {
+            throw refusal("Could not repair dirty image: \(error.systemReason)")
+        }
+        guard !repaired.incompatibleFeatures.contains(.dirty) else {
+            throw refusal("Could not repair dirty image: not all that is wrong can be repaired")
+        }
+        return repaired
+    }
+
+    /// Opens the file for a check, which looks further than others into a damaged image.
+    func openForCheck(repairing isRepairing: Bool) throws(Refusal) -> SuspectImage<FileStorage> {
+        try checkFormat()
+        if isRepairing, sharesByForce == true, !isReadOnly {
+            throw refusal("force-share=on can only be used with read-only images")
+        }
+        if let problem { throw refusal(problem) }
+        if isRepairing, isReadOnly { throw refusal("Block node is read-only") }
+        let access: FileStorage.Access =
+            isRepairing ? .writing : sharesByForce == true || !takesLocks ? .readingWithoutLock : .reading
+        let storage: FileStorage
+        do throws(QCOW2Error) {
+            storage = try FileStorage(path: path, for: access)
+        } catch {
+            throw opening(error)
+        }
+        let start: ImageStart
+        do throws(QCOW2Error) {
+            start = try ImageStart(reading: storage)
+        } catch {
+            throw opening(error)
+        }
+        switch format ?? start.format {
+        case "qcow2": break
+        case "raw", "file":
+            if format == nil, isRepairing { warnAboutRaw() }
+            throw Refusal("This image format does not support checks", status: 63)
+        case let other: throw refusal("the format '\(other)' isn't supported by qsnap")
+        }
+        guard start.format == "qcow2" else {
+            throw refusal("\(start.versionComplaint ?? "Image is not in qcow2 format")")
+        }
+        do throws(QCOW2Error) {
+            return try SuspectImage(storage: storage)
+        } catch {
+            throw refusal("\(start.complaint ?? error.description)")
+        }
     }
 
     /// Says that the file has no format; three lines of standard error.

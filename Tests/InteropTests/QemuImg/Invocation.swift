@@ -65,18 +65,25 @@ struct Program: Sendable {
 
     static let theirs: Program? = Tool.path(of: "qemu-img").map { Program(path: $0) }
 
-    /// Makes the link in a folder.
-    static func ours(in folder: TemporaryFolder) throws -> Program {
+    /// Makes the link in a folder; or a copy of that name, which anyone can run.
+    static func ours(in folder: TemporaryFolder, isCopy: Bool = false) throws -> Program {
         let link = folder.file("qemu-img")
         let target = URL(fileURLWithPath: Tool.qsnap).standardizedFileURL.path
-        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: target)
+        if isCopy {
+            try Tool.check("cp", [target, link])
+        } else {
+            try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: target)
+        }
         return Program(path: link)
     }
 
     /// A run of many command lines, one after the other in one folder, by one shell: starting processes is most of
     /// the time.
-    func start(_ lines: [Invocation], in folder: String, results: String) throws -> Process {
+    func start(
+        _ lines: [Invocation], in folder: String, results: String, _ surroundings: Surroundings
+    ) throws -> Process {
         try FileManager.default.createDirectory(atPath: results, withIntermediateDirectories: true)
+        if surroundings == .unprivileged { try Tool.check("chmod", ["777", results]) }
         var script = "cd \(Invocation.quoted(Array(folder.utf8))) || exit 1\n"
         for (index, line) in lines.enumerated() {
             let variables = line.environment.map { "\($0)=\(Invocation.quoted(Array($1.utf8))) " }.sorted().joined()
@@ -88,7 +95,7 @@ struct Program: Sendable {
         try Data(script.utf8).write(to: URL(fileURLWithPath: file))
         let process = Process()
         process.executableURL = URL(fileURLWithPath: Tool.path(of: "bash") ?? "/bin/bash")
-        process.arguments = [file]
+        process.arguments = ["-c", #"exec "$@""#, "bash"] + surroundings.shell(folder) + [file]
         process.standardOutput = FileHandle.nullDevice
         process.standardError = FileHandle.nullDevice
         var environment = ProcessInfo.processInfo.environment
@@ -109,5 +116,38 @@ struct Program: Sendable {
                 status: Int(status.trimmingCharacters(in: .whitespacesAndNewlines)) ?? -1,
                 output: try bytes("\(index).out"), errors: try bytes("\(index).err"))
         }
+    }
+}
+
+/// What the command lines may do to their folder.
+enum Surroundings: Sendable {
+    case ordinary
+    /// They run as a user who owns none of the files.
+    case unprivileged
+    /// The folder is mounted read-only.
+    case readOnly
+
+    /// The words that run a script.
+    func shell(_ folder: String) -> [String] {
+        switch self {
+        case .ordinary: ["bash"]
+        case .unprivileged: ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash"]
+        case .readOnly:
+            [
+                "unshare", "-m", "bash", "-c",
+                #"mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec bash "$2""#, "bash", folder,
+            ]
+        }
+    }
+
+    /// Whether this machine lets us have them.
+    var areAvailable: Bool {
+        let script =
+            switch self {
+            case .ordinary: "true"
+            case .unprivileged: "test $(id -u) = 0 && setpriv --reuid=65534 --regid=65534 --clear-groups true"
+            case .readOnly: "unshare -m sh -c 'd=$(mktemp -d) && mount --bind $d $d && mount -o remount,bind,ro $d'"
+            }
+        return (try? Tool.run("bash", ["-c", script]).status) == 0
     }
 }

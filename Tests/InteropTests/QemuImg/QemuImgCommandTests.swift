@@ -131,8 +131,7 @@ struct QemuImgCommandTests {
         let (comparison, _) = try menagerie()
         let files = [
             "plain.qcow2", "same.qcow2", "over.qcow2", "sub/over.qcow2", "lazy.qcow2", "v3-512.qcow2",
-            "v3-4k-zstd.qcow2", "raw.img",
-            "missing.qcow2",
+            "v3-4k-zstd.qcow2", "raw.img", "empty.img", "missing.qcow2",
         ]
         var all: [Invocation] = []
         for first in files {
@@ -231,19 +230,17 @@ struct QemuImgCommandTests {
 
     @Test("convert writes the same raw files", arguments: ["v2-512", "v3-4k-zstd", "v3-16k-extended", "v3-512"])
     func convert(_ golden: String) throws {
-        let comparison = try Comparison()
-        try comparison.addGolden(golden)
+        let comparison = try conversions(golden)
         let file = "\(golden).qcow2"
-        try comparison.prepare("qemu-img", "create", "-q", "-f", "qcow2", "-b", file, "-F", "qcow2", "over.qcow2")
-        try comparison.prepare("truncate", "-s", "1M", "large.raw")
-        try comparison.prepare("truncate", "-s", "512", "small.raw")
         var all: [Invocation] = []
         for (index, options) in [
             [], ["-l", "first"], ["-l", "1"], ["-l", "snapshot.id=1"], ["-l", "snapshot.name=first"],
             ["-l", "snapshot.id=1,snapshot.name=first"], ["-l", "snapshot.name=no"], ["-l", "snapshot.foo=1"],
             ["-l", "nosuch"], ["-l", ""], ["-q"], ["-p"], ["-S", "4k"], ["-S", "0"], ["-S", "100"], ["-S", "x"],
-            ["-t", "none"], ["-W"], ["-m", "4"], ["-Z"], ["-c", "-O", "raw"], ["-O", "nosuch"], ["-f", "nosuch"],
-            ["-n"], ["-U"], ["-O", "raw", "-f", "qcow2"],
+            ["-t", "none"], ["-W"], ["-m", "4"], ["-m", "0"], ["-m", "x"], ["-Z"], ["-c", "-O", "raw"], ["-p", "-q"],
+            ["-O", "nosuch"], ["-f", "nosuch"], ["-n"], ["-U"], ["-O", "raw", "-f", "qcow2"], ["-C", "-c"],
+            ["-r", "1M"],
+            ["-o", ""], ["-n", "-o", "size=1M"], ["-f", "raw"], ["-B", file],
         ].enumerated() {
             all.append(Invocation((["convert"] + options + [file, "out\(index).raw"]).map { Array($0.utf8) }))
         }
@@ -252,7 +249,60 @@ struct QemuImgCommandTests {
             Invocation("convert", "-n", "-O", "raw", file, "small.raw"), Invocation("convert", file),
             Invocation("convert"), Invocation("convert", "missing", "x.raw"), Invocation("convert", file, "no/x.raw"),
             Invocation("convert", file, file), Invocation("convert", "-l", "first", file, file, "x.raw"),
+            Invocation("convert", file, "text.img", "empty.img", "over.qcow2", "all.raw"),
+            Invocation("convert", "text.img", "text.raw"), Invocation("convert", "-p", "empty.img", "empty.raw"),
+            Invocation("convert", "-f", "raw", "-l", "x", "text.img", "x.raw"),
+            Invocation("convert", "text.img", "nosuch", "x.raw"),
         ]
         try comparison.run(all, then: .sameImages)
+    }
+
+    @Test("convert makes the same images", arguments: ["v2-512", "v3-4k-zstd", "v3-16k-extended", "v3-512"])
+    func convertToImages(_ golden: String) throws {
+        let comparison = try conversions(golden)
+        let file = "\(golden).qcow2"
+        try comparison.prepare("qemu-img", "create", "-q", "-f", "qcow2", "there.qcow2", "1M")
+        try comparison.prepare("qemu-io", "-c", "write -P 9 0 1M", "there.qcow2")
+        try comparison.prepare("qemu-img", "create", "-q", "-f", "qcow2", "tiny.qcow2", "512")
+        var all: [Invocation] = []
+        func add(_ words: [String]) {
+            all.append(Invocation((["convert", "-O", "qcow2"] + words).map { Array($0.utf8) }))
+        }
+        for (index, options) in [
+            [], ["-l", "first"], ["-p"], ["-q", "-p"], ["-S", "0"], ["-S", "64k"], ["-o", "cluster_size=512"],
+            ["-o", "cluster_size=2M"], ["-o", "compat=0.10"], ["-o", "compat=v3,refcount_bits=8"],
+            ["-o", "cluster_size=16k,extended_l2=on"], ["-o", "compression_type=zstd"], ["-o", "lazy_refcounts=on"],
+            ["-o", "preallocation=metadata"], ["-o", "cluster_size=4k", "-o", "refcount_bits=64"], ["-o", "size=9M"],
+            ["-U"], ["-f", "raw"], ["-f", "qcow2", "-m", "2", "-W"],
+            ["-o", "cluster_size=1000"], ["-o", "foo=1"], ["-o", "compat=9"], ["-o", ""], ["-o", "cluster_size=x"],
+            ["-o", "compression_type=bad"], ["-o", "compression_type=zstd,compat=0.10"], ["-o", "refcount_bits=3"],
+            ["-n", "-o", "compat=v3"], ["-C", "-c"], ["-c", "-o", "preallocation=metadata"], ["-l", "nosuch"],
+            ["-o", "preallocation=bad"], ["-o", "lazy_refcounts=bad"], ["-o", "backing_file=x"],
+        ].enumerated() { add(options + [file, "new\(index).qcow2"]) }
+        for words in [
+            ["over.qcow2", "flat.qcow2"], ["text.img", "text.qcow2"], ["empty.img", "empty.qcow2"],
+            ["-f", "raw", "text.img", "text2.qcow2"], ["-p", "holes.img", "holes.qcow2"],
+            [file, "text.img", "over.qcow2", "all.qcow2"], [file, "no/x.qcow2"], [file, file], [file, "there.qcow2"],
+            ["-n", "over.qcow2", "there.qcow2"], ["-n", file, "tiny.qcow2"], ["-n", file, "missing.qcow2"],
+            ["-n", file, "large.raw"], ["-n", "text.img", "there.qcow2"], ["missing", "x.qcow2"], [file],
+            ["-l", "first", "text.img", "x.qcow2"],
+        ] { add(words) }
+        try comparison.run(all, then: .sameImages)
+    }
+
+    /// A golden image, an overlay of it, and files without a format.
+    private func conversions(_ golden: String) throws -> Comparison {
+        let comparison = try Comparison()
+        try comparison.addGolden(golden)
+        try comparison.prepare(
+            "qemu-img", "create", "-q", "-f", "qcow2", "-b", "\(golden).qcow2", "-F", "qcow2", "over.qcow2")
+        try comparison.prepare("truncate", "-s", "1M", "large.raw")
+        try comparison.prepare("truncate", "-s", "512", "small.raw")
+        try comparison.add("text.img", Array("text without a format".utf8))
+        try comparison.add("empty.img", [])
+        var holes = [UInt8](repeating: 0, count: 3 << 20)
+        for index in 0..<100_000 { holes[1_000_000 + index] = UInt8(truncatingIfNeeded: index &* 7) }
+        try comparison.add("holes.img", holes)
+        return comparison
     }
 }
