@@ -41,7 +41,12 @@ import Testing
                 "delete",
                 ["[<snapshots> ...]", "--all", "--keep-last <n>", "--older-than <age>", "-n, --dry-run", "--json"]
             ),
-            ("rename", ["<snapshot>", "<new-name>", "--json", "-v, --verbose", "--discard/--no-discard"]),
+            (
+                "rename",
+                [
+                    "<snapshot>", "<new-name>", "--json", "-v, --verbose", "--discard/--no-discard", "--memory <size>",
+                ]
+            ),
             ("inspect", ["<image>", "--dump", "--json", "-U, --force-share", "--search <mib>", "(default: 1024)"]),
             (
                 "diff",
