@@ -42,7 +42,12 @@ import Testing
                 "delete",
                 ["[<snapshots> ...]", "--all", "--keep-last <n>", "--older-than <age>", "-n, --dry-run", "--json"]
             ),
-            ("rename", ["<snapshot>", "<new-name>", "--json", "-v, --verbose", "--discard/--no-discard"]),
+            (
+                "rename",
+                [
+                    "<snapshot>", "<new-name>", "--json", "-v, --verbose", "--discard/--no-discard", "--memory <size>",
+                ]
+            ),
             (
                 "export",
                 [
