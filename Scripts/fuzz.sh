@@ -13,7 +13,7 @@ set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-60}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- header l2 snapshots bitmaps codec image patched verbs
+[ $# -gt 0 ] || set -- header l2 snapshots bitmaps codec image patched verbs guest repair
 each=$((seconds / $#))
 [ "$each" -gt 0 ] || each=1
 build="$PWD/.build-fuzz"
@@ -41,7 +41,7 @@ for target in "$@"; do
     *) length=512 ;;
     esac
     echo "== $target: $each seconds"
-    "$build/release/Fuzz" "$corpus" -max_total_time="$each" -max_len="$length" -timeout=10 -rss_limit_mb=1024 \
+    "$build/release/Fuzz" "$corpus" -max_total_time="$each" -max_len="$length" -timeout=30 -rss_limit_mb=1024 \
         -malloc_limit_mb=64 -artifact_prefix="$build/crashes/$target-" -print_final_stats=1 -verbosity=0 \
         2>"$build/$target.log" || {
         status=$?
