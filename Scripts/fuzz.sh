@@ -33,6 +33,10 @@ for target in "$@"; do
     corpus="$build/corpus/$target"
     mkdir -p "$corpus"
     QCOW2_FUZZ_SEEDS="$corpus" "$build/release/Fuzz" >/dev/null
+    # What failed once, before anything else.
+    for input in Fixtures/Crashes/"$target"-*; do
+        [ ! -e "$input" ] || cp "$input" "$corpus/"
+    done
     case "$target" in
     image) length=16384 ;;
     l2) length=16385 ;;

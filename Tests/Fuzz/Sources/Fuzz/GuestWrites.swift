@@ -77,7 +77,9 @@ private func look(at image: borrowing Image<InMemoryStorage>) throws(QCOW2Error)
     let file = usage.file
     let sum = file.dataByteCount + file.metadata.total + file.leakedByteCount + file.freeByteCount
     let clusterSize = UInt64(image.clusterSize)
-    if sum / clusterSize != (file.byteCount + clusterSize - 1) / clusterSize { fail("a wrong sum: \(file)") }
+    // Tables that overlap are counted twice.
+    let isSound = try (image.check().worstSeverity ?? .notice) <= .leak
+    if isSound, sum / clusterSize != (file.byteCount + clusterSize - 1) / clusterSize { fail("a wrong sum: \(file)") }
     guard let snapshot = image.snapshots.first else { return }
     _ = try image.byteCountFreed(byDeletingSnapshotsAt: [0])
     let states = contents(of: image)
