@@ -45,7 +45,7 @@ let package = Package(
             name: "Fixtures",
             path: "Fixtures",
             exclude: ["README.md"],
-            resources: [.copy("Images")],
+            resources: [.copy("Crashes"), .copy("Images")],
             cSettings: gnu
         ),
         .testTarget(
