@@ -13,7 +13,7 @@ set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-60}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- header l2 snapshots bitmaps codec image patched verbs
+[ $# -gt 0 ] || set -- header l2 snapshots bitmaps codec image patched verbs guest repair
 each=$((seconds / $#))
 [ "$each" -gt 0 ] || each=1
 build="$PWD/.build-fuzz"
@@ -33,6 +33,10 @@ for target in "$@"; do
     corpus="$build/corpus/$target"
     mkdir -p "$corpus"
     QCOW2_FUZZ_SEEDS="$corpus" "$build/release/Fuzz" >/dev/null
+    # What failed once, before anything else.
+    for input in Fixtures/Crashes/"$target"-*; do
+        [ ! -e "$input" ] || cp "$input" "$corpus/"
+    done
     case "$target" in
     image) length=16384 ;;
     l2) length=16385 ;;
@@ -41,7 +45,7 @@ for target in "$@"; do
     *) length=512 ;;
     esac
     echo "== $target: $each seconds"
-    "$build/release/Fuzz" "$corpus" -max_total_time="$each" -max_len="$length" -timeout=10 -rss_limit_mb=1024 \
+    "$build/release/Fuzz" "$corpus" -max_total_time="$each" -max_len="$length" -timeout=30 -rss_limit_mb=1024 \
         -malloc_limit_mb=64 -artifact_prefix="$build/crashes/$target-" -print_final_stats=1 -verbosity=0 \
         2>"$build/$target.log" || {
         status=$?

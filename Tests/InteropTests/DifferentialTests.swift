@@ -67,12 +67,27 @@ struct Verdict {
         case refused = 1
         case corruption = 2
         case leaks = 3
+
+        init(_ severity: Finding.Severity?) {
+            switch severity {
+            case .critical, .corruption: self = .corruption
+            case .leak: self = .leaks
+            case .notice, nil: self = .clean
+            }
+        }
     }
 
     let outcome: Outcome
-    /// What was found that is wrong, as codes; of qemu-img nothing.
-    var codes: Set<String> = []
+    /// How bad each code is that was found; of qemu-img nothing.
+    var codes: [String: Finding.Severity] = [:]
+    /// Whether every refcount that is too high belongs to a cluster behind the end of the file.
+    var isTooHighPastEndOnly = true
     let text: String
+
+    /// What it would be without some of the codes.
+    func outcome(without codes: Set<String>) -> Outcome {
+        outcome == .refused ? .refused : Outcome(self.codes.filter { !codes.contains($0.key) }.values.max())
+    }
 
     init(ofQEMU path: String) throws {
         // It may say more than a pipe holds.
@@ -86,18 +101,20 @@ struct Verdict {
         do throws(QCOW2Error) {
             let image = try SuspectImage(storage: InMemoryStorage(bytes, isWritable: false))
             var messages: [String] = []
-            let report = try image.check { finding in
+            var isTooHighInside = false
+            var options = CheckOptions()
+            options.findingLimitPerCode = 100_000
+            let report = try image.check(options) { finding in
+                if finding.code.rawValue == "refcount-too-high", finding.offset?.rawValue ?? 0 < bytes.count {
+                    isTooHighInside = true
+                }
                 if finding.severity > .notice, messages.count < 6 {
                     messages.append("\(finding.code): \(finding.message)")
                 }
             }
-            outcome =
-                switch report.worstSeverity {
-                case .critical, .corruption: .corruption
-                case .leak: .leaks
-                case .notice, nil: .clean
-                }
-            codes = Set(report.tallies.map(\.code.rawValue))
+            outcome = Outcome(report.worstSeverity)
+            isTooHighPastEndOnly = !isTooHighInside
+            for tally in report.tallies { codes[tally.code.rawValue] = tally.severity }
             text = messages.joined(separator: " | ")
         } catch {
             outcome = .refused
@@ -114,7 +131,7 @@ struct VerdictDifference: CustomStringConvertible {
     var description: String {
         """
         we say \(ours.outcome), qemu-img \(theirs.outcome)
-          \(ours.codes.sorted()) \(ours.text)
+          \(ours.codes.keys.sorted()) \(ours.text)
           \(theirs.text)
         """
     }
@@ -126,9 +143,13 @@ struct DifferenceRule: Sendable {
     let explains: @Sendable (VerdictDifference) -> Bool
 
     /// What qemu-img doesn't look at: section 6.9, and that VM state fits into its snapshot's L1 table.
+    ///
+    /// Without these findings the verdicts must be the same.
     private static let unseen: Set<String> = [
         "snapshot-vm-state", "snapshot-disk-size", "l2-table-twice-in-tree", "cluster-mapped-twice", "bitmaps-missing",
         "header-length-odd", "subclusters-invalid", "snapshot-l1-shared", "active-l1-shared",
+        // In version 2, where reading such a cluster fails, and with extended entries.
+        "l2-entry-zero-bit",
     ]
 
     static let all: [DifferenceRule] = [
@@ -142,11 +163,10 @@ struct DifferenceRule: Sendable {
             $0.theirs.outcome == .refused && $0.theirs.text.contains("bitmap")
         },
         DifferenceRule(name: "qemu-img doesn't see refcounts of clusters past the end of the file") {
-            $0.theirs.outcome == .clean && $0.ours.outcome == .leaks && $0.ours.codes == ["refcount-too-high"]
+            $0.theirs.outcome == $0.ours.outcome(without: ["refcount-too-high"]) && $0.ours.isTooHighPastEndOnly
         },
         DifferenceRule(name: "qemu-img doesn't look at it") {
-            $0.theirs.outcome != .corruption && $0.ours.outcome == .corruption
-                && !$0.ours.codes.isDisjoint(with: unseen)
+            $0.theirs.outcome == $0.ours.outcome(without: unseen)
         },
     ]
 }

@@ -63,8 +63,12 @@ extension Inspection {
             .map { String(decoding: $0.data, as: UTF8.self) }
         let name = BackingFileName(offset: offset, nameBytes: nameBytes, format: format)
         backingFile = name
-        annotate(
-            "backing file", at: offset, [AnnotatedField(name: "backing file name", offset: offset, bytes: nameBytes)])
+        // Where the file ends before the name, there is no field to show.
+        if !nameBytes.isEmpty {
+            annotate(
+                "backing file", at: offset,
+                [AnnotatedField(name: "backing file name", offset: offset, bytes: nameBytes)])
+        }
         report(
             .backingFile,
             "Data shows through from the backing file '\(escaped(nameBytes))', which is not opened; "

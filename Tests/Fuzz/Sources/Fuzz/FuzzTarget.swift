@@ -19,6 +19,10 @@ enum FuzzTarget: String, CaseIterable {
     case patched
     /// Operations that write, on a golden image with changes that the input chooses.
     case verbs
+    /// Guest writes, resizes and differences, on the same.
+    case guest
+    /// A repair of the same.
+    case repair
 
     func run(_ input: [UInt8]) {
         switch self {
@@ -30,6 +34,8 @@ enum FuzzTarget: String, CaseIterable {
         case .image: fuzzImage(input)
         case .patched: if let patched = PatchedImage(input) { fuzzImage(patched.bytes) }
         case .verbs: if let patched = PatchedImage(input) { fuzzVerbs(patched) }
+        case .guest: if let patched = PatchedImage(input) { fuzzGuestWrites(patched) }
+        case .repair: if let patched = PatchedImage(input) { fuzzRepair(patched) }
         }
     }
 }

@@ -33,8 +33,10 @@ func writeSeeds(of target: FuzzTarget, into folder: String) {
             seeds.append([1, 0x28, 0xB5, 0x2F, 0xFD, 0x60, 0x00, 0x01, 0x4D, 0x00, 0x00, 0x10, 0, 0, 1, 0, 0xFB, 0x39])
             if clusterSize == 4096 { seeds.append([7] + bytes[0x5000..<0x6000]) }
         case .image: if bytes.count <= 1 << 14 { seeds.append(bytes) }
-        case .patched, .verbs:
-            for operations in [[0, 2, 4, 5], [6, 0, 2, 0x85], [0x80, 0x0A, 0x8C, 0]] as [[UInt8]] {
+        case .patched, .verbs, .guest, .repair:
+            for operations in [[0, 2, 4, 5], [6, 0, 2, 0x85], [0x80, 0x0A, 0x8C, 0], [0x28, 0x55, 0x7B, 0x3F]]
+                as [[UInt8]]
+            {
                 seeds.append([UInt8(index)] + operations)
                 for region in UInt8(0)..<8 {
                     seeds.append([UInt8(index)] + operations + [region, 0, 3, 0, 0, 0, 0, 7])

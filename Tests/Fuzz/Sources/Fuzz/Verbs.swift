@@ -32,7 +32,10 @@ func fuzzVerbs(_ patched: PatchedImage) {
         let findings = ConsistencyCount(bytes).findings.filter { !$0.contains("leaked") }
         if !findings.isEmpty { fail("operation \(operation) left: \(findings.prefix(5))") }
         guard let report = check(bytes) else { fail("the image can't be checked any more") }
-        if (report.worstSeverity ?? .notice) > .leak { fail("operation \(operation) left: \(report.tallies)") }
+        // Data that can't be decompressed is none of the operations' business, as leaks.
+        if report.tallies.contains(where: { $0.severity > .leak && $0.code.rawValue != "compressed-data-invalid" }) {
+            fail("operation \(operation) left: \(report.tallies)")
+        }
         guard let after = try? Image(storage: InMemoryStorage(bytes)) else { fail("the image doesn't open any more") }
         if let before { compare(before, contents(of: after), change, operation) }
     }
