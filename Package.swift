@@ -24,6 +24,7 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"]), .brew(["zlib"])]),
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"]), .brew(["zstd"])]),
+        .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"]), .brew(["openssl"])]),
         .target(
             name: "QCOW2",
             dependencies: ["CZlib", .target(name: "CZstd", condition: .when(traits: ["Zstd"]))],
@@ -32,7 +33,10 @@ let package = Package(
         .target(name: "QCOW2Testing", dependencies: ["QCOW2"], cSettings: gnu),
         .executableTarget(
             name: "qsnap",
-            dependencies: ["QCOW2", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            dependencies: [
+                "QCOW2", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .target(name: "CCrypto", condition: .when(platforms: [.linux])),
+            ],
             cSettings: gnu
         ),
         .executableTarget(name: "make-disk", dependencies: ["QCOW2"], path: "Examples/make-disk", cSettings: gnu),

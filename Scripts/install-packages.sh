@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Copyright the swift-qcow2 authors.
 #
-# Installs the system packages that are missing: for "build" the compression libraries, for "test" the real tools
+# Installs the system packages that are missing: for "build" the compression and hash libraries, for "test" the real tools
 # that the tests compare with; for "bench" what measures.
 # Does nothing where everything is there, and says what is missing where it can't install.
 set -eu
@@ -13,7 +13,7 @@ need() { missing="$missing $1"; }
 for purpose in "$@"; do
     case "$purpose" in
     build)
-        for library in zlib:zlib1g-dev zstd:libzstd-dev; do
+        for library in zlib:zlib1g-dev zstd:libzstd-dev openssl/evp:libssl-dev; do
             echo "#include <${library%%:*}.h>" | cc -E -x c - >/dev/null 2>&1 || need "${library#*:}"
         done
         ;;
@@ -21,6 +21,9 @@ for purpose in "$@"; do
         command -v qemu-img >/dev/null && command -v qemu-io >/dev/null || need qemu-utils
         command -v qemu-system-x86_64 >/dev/null || need qemu-system-x86
         command -v strace >/dev/null || need strace
+        for tool in mkfs.ext4:e2fsprogs mkfs.vfat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs; do
+            PATH="$PATH:/usr/sbin:/sbin" command -v "${tool%%:*}" >/dev/null || need "${tool#*:}"
+        done
         ;;
     bench)
         for tool in time strace valgrind; do [ -x "/usr/bin/$tool" ] || need "$tool"; done

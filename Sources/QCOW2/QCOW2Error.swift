@@ -28,7 +28,7 @@ public struct QCOW2Error: Error, Sendable {
             case notQCOW2, corrupt, needsRepair, unsupported, inputOutput, inUse, readOnly
             case noSuchSnapshot, ambiguousSnapshot, invalidName, nameInUse, limitExceeded, activeBitmaps, cancelled
             case wouldLoseData
-            case backingFileNotAllowed, outsideDisk
+            case backingFileNotAllowed, outsideDisk, fileExists
         }
         private let wrapped: Wrapped
 
@@ -64,6 +64,8 @@ public struct QCOW2Error: Error, Sendable {
         public static var backingFileNotAllowed: Self { Self(wrapped: .backingFileNotAllowed) }
         /// The range isn't inside the disk.
         public static var outsideDisk: Self { Self(wrapped: .outsideDisk) }
+        /// A new file can't have a name that another file has.
+        public static var fileExists: Self { Self(wrapped: .fileExists) }
 
         /// The caller wanted the operation to stop; nothing changed.
         public static var cancelled: Self { Self(wrapped: .cancelled) }

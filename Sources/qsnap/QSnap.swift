@@ -25,7 +25,7 @@ struct QSnap: ParsableCommand {
         version: Main.version,
         subcommands: [
             List.self, Create.self, Apply.self, Delete.self, Rename.self, Usage.self, Diff.self, Check.self,
-            Inspect.self,
+            Inspect.self, Export.self, Map.self, Hash.self,
         ]
     )
 }
@@ -45,6 +45,7 @@ enum Main {
             var command = try QSnap.parseAsRoot()
             image = (command as? any ImageCommand)?.options.image
             image = (command as? any ImageReadingCommand)?.options.image ?? image
+            image = (command as? any ReadCommand)?.reading.image ?? image
             try command.run()
         } catch let failure as Failure {
             failure.exit()

@@ -14,6 +14,14 @@ import Testing
         #expect(try image.content(of: .snapshot(.name("new"))) == image.content())
     }
 
+    @Test("The least memory and a lot of it do the same", arguments: ["1M", "1024K", "1G"])
+    func memory(_ size: String) throws {
+        let image = try TestImage()
+        try image.check("create", "new", "--memory", size)
+        #expect(try image.names == ["first", "new"])
+        #expect(try image.content(of: .snapshot(.name("new"))) == image.content())
+    }
+
     @Test("Without a name it is the Unix time, numbered where that is taken")
     func unnamed() throws {
         let image = try TestImage()

@@ -20,6 +20,7 @@ import Testing
                 + "5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 64 usage.",
             "list List the snapshots", "create Create a snapshot", "apply Make the disk", "delete Delete snapshots",
             "rename Give a snapshot", "inspect Show what an image is", "usage Say how much", "diff Say which ranges",
+            "export Write one state", "map Show where", "hash Print the SHA-256",
         ] {
             #expect(text.contains(words))
         }
@@ -41,7 +42,21 @@ import Testing
                 "delete",
                 ["[<snapshots> ...]", "--all", "--keep-last <n>", "--older-than <age>", "-n, --dry-run", "--json"]
             ),
-            ("rename", ["<snapshot>", "<new-name>", "--json", "-v, --verbose", "--discard/--no-discard"]),
+            (
+                "rename",
+                [
+                    "<snapshot>", "<new-name>", "--json", "-v, --verbose", "--discard/--no-discard", "--memory <size>",
+                ]
+            ),
+            (
+                "export",
+                [
+                    "<image> [<snapshot>] <output>", "--format <format>", "--compress [<method>]", "--vm-state <file>",
+                    "--force ", "--sync", "--allow-backing", "--json", "-U, --force-share",
+                ]
+            ),
+            ("map", ["<image>", "[<snapshot>]", "--allow-backing", "--json", "-U, --force-share"]),
+            ("hash", ["<image>", "[<snapshot>]", "--all", "--manifest", "--verify <manifest>", "--allow-backing"]),
             ("inspect", ["<image>", "--dump", "--json", "-U, --force-share", "--search <mib>", "(default: 1024)"]),
             (
                 "diff",

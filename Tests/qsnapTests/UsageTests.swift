@@ -17,6 +17,8 @@ import Testing
             ["delete", "IMAGE", "--older-than", "7y"], ["delete", "IMAGE", "--older-than", "d"],
             ["delete", "IMAGE", "--older-than=-1d"], ["delete", "IMAGE", "--older-than", "9223372036854775807w"],
             ["delete", "IMAGE", "--older-than", "99999999999999999999s"], ["rename", "IMAGE", "first"],
+            ["create", "IMAGE", "a", "--memory", "64"], ["create", "IMAGE", "a", "--memory", "1023K"],
+            ["create", "IMAGE", "a", "--memory", "9999999999999999G"], ["create", "IMAGE", "a", "--memory=-1M"],
             ["rename", "IMAGE", "first", "a", "b"], ["list"], ["list", "IMAGE", "--frobnicate"],
             ["frobnicate", "IMAGE"],
             ["--frobnicate"],

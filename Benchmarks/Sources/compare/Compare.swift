@@ -51,12 +51,15 @@ struct Compare: ParsableCommand {
     private func measure(_ row: Row, _ tools: Tools) throws -> Result {
         let specimen = try row.specimen.path(in: folder, tools)
         let image = row.writes ? folder + "/work.qcow2" : specimen
+        let output = folder + "/made"
+        defer { if row.makesFile { try? FileManager.default.removeItem(atPath: output) } }
         defer { if row.writes { try? FileManager.default.removeItem(atPath: image) } }
         func command(_ program: String, _ arguments: [String]) -> [String] {
-            [program] + arguments.map { $0 == "@" ? image : $0 }
+            [program] + arguments.map { $0 == "@" ? image : $0 == "%" ? output : $0 }
         }
         func prepare() throws {
             if row.writes { try tools.run(["cp", "--sparse=always", specimen, image]) }
+            if row.makesFile { try? FileManager.default.removeItem(atPath: output) }
             try tools.run(["sync", "-f", specimen])
             if cold { try "3".write(toFile: "/proc/sys/vm/drop_caches", atomically: false, encoding: .utf8) }
         }

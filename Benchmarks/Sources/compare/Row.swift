@@ -5,7 +5,7 @@
 struct Row: Sendable {
     let name: String
     let specimen: Specimen
-    /// The arguments of our command; `@` stands for the image.
+    /// The arguments of our command; `@` stands for the image, `%` for a file that is made from it.
     let ours: [String]
     /// The arguments of as many `qemu-img` runs as it takes.
     let theirs: [[String]]
@@ -43,6 +43,17 @@ struct Row: Sendable {
     private static func verbs(_ base: Specimen, growth: Double? = nil) -> [Row] {
         [create(base, growth: growth)] + applyAndDelete(base)
     }
+
+    /// A state written to a file of its own.
+    private static func export(_ base: Specimen, _ ours: [String] = [], _ theirs: [String] = ["-O", "raw"]) -> Row {
+        Row(
+            name: (["export"] + ours).joined(separator: " ") + ", \(base.name)", specimen: .withSnapshots(1, of: base),
+            ours: ["export", "@", "s1", "%", "--force"] + ours,
+            theirs: [["convert", "-l", "s1"] + theirs + ["@", "%"]], writes: false)
+    }
+
+    /// Whether a file is made from the image.
+    var makesFile: Bool { ours.contains("%") }
 
     /// What qemu-img has nothing like, beside its check, which walks over the same tables.
     private static func readings(_ base: Specimen) -> [Row] {
@@ -87,6 +98,10 @@ struct Row: Sendable {
         rows.append(create(.sequential("512G", "cluster_size=2M")))
         rows.append(create(.sequential("16G", "cluster_size=16k,extended_l2=on")))
         rows.append(create(.sequential("16G", "cluster_size=4k,compat=0.10")))
+        rows.append(export(.filled("64G", every: 16)))
+        rows.append(export(.compressed("1G", 1 << 30)))
+        rows.append(
+            export(.compressed("1G", 1 << 30), ["--format=qcow2", "--compress"], ["-c", "-O", "qcow2"]))
         let small = Specimen.withSnapshots(1, of: .sequential("64M"))
         rows.append(
             Row(

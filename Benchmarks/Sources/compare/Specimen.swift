@@ -62,6 +62,25 @@ struct Specimen: Sendable {
         }
     }
 
+    /// A sparse disk with 16 MiB of data in one of so many pieces of 16 MiB.
+    static func filled(_ size: String, every step: Int) -> Specimen {
+        Specimen(name: "filled-\(size)") { path, tools in
+            let source = tools.folder + "/filled.raw"
+            try tools.run(["truncate", "-s", size, source])
+            let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: source))
+            let (end, piece) = (try handle.seekToEnd(), UInt64(16 << 20))
+            let random = try FileHandle(forReadingFrom: URL(fileURLWithPath: "/dev/urandom"))
+            let data = try random.read(upToCount: Int(piece)) ?? Data()
+            for start in stride(from: UInt64(0), to: end, by: Int(piece) * step) {
+                try handle.seek(toOffset: start)
+                try handle.write(contentsOf: data)
+            }
+            try handle.close()
+            try tools.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", source, path])
+            try FileManager.default.removeItem(atPath: source)
+        }
+    }
+
     /// An image with snapshots that our command makes, with guest writes in between.
     static func withSnapshots(_ count: Int, of base: Specimen, name: String? = nil) -> Specimen {
         Specimen(name: name ?? "\(base.name)-\(count)-snapshots") { path, tools in

@@ -12,8 +12,11 @@ struct Kernel {
     let byteCount: Int
     /// Entries of an L2 table, or refcounts, in them.
     let itemCount: Int
-    /// One call; it leaves everything as it was, so that any number can follow.
-    let body: () throws -> Void
+    /// Makes what the loop works on, which takes longer than the loop, and returns one call of it; each call leaves
+    /// everything as it was, so that any number can follow.
+    let prepare: () -> Body
+
+    typealias Body = () throws -> Void
 
     /// 64 KiB clusters, as most images have.
     private static func geometry(order: Int = 4, extended: Bool = false) -> ImageGeometry {
@@ -27,10 +30,12 @@ struct Kernel {
     /// What no loop over as many bytes can beat.
     private static func copies() -> [Kernel] {
         [("copy 64 KiB, in the cache", 1 << 16), ("copy 64 MiB, in memory", 1 << 26)].map { name, byteCount in
-            let source = [UInt8](repeating: 1, count: byteCount)
-            var target = [UInt8](repeating: 0, count: byteCount)
-            return Kernel(name: name, byteCount: byteCount, itemCount: byteCount / 8) {
-                target.withUnsafeMutableBytes { target in source.withUnsafeBytes { target.copyMemory(from: $0) } }
+            Kernel(name: name, byteCount: byteCount, itemCount: byteCount / 8) {
+                let source = [UInt8](repeating: 1, count: byteCount)
+                var target = [UInt8](repeating: 0, count: byteCount)
+                return {
+                    target.withUnsafeMutableBytes { target in source.withUnsafeBytes { target.copyMemory(from: $0) } }
+                }
             }
         }
     }
@@ -48,13 +53,15 @@ struct Kernel {
         ]
         return cases.map { name, extended, cluster in
             let geometry = geometry(extended: extended)
-            var window = CountWindow<UInt16>(capacity: Int(windowClusterCount))
-            window.reset(to: 0..<windowClusterCount)
-            let scan = L2TableScan(geometry: geometry, fileByteCount: windowClusterCount << 16)
-            let table = table(geometry, cluster)
-            return Kernel(name: name, byteCount: table.count, itemCount: geometry.l2EntryCount) {
-                // A weight of nothing: the same work, and the counts stay.
-                _ = try window.addTable(table.span, at: HostOffset(1 << 16), 0, scan)
+            return Kernel(name: name, byteCount: geometry.clusterByteCount, itemCount: geometry.l2EntryCount) {
+                var window = CountWindow<UInt16>(capacity: Int(windowClusterCount))
+                window.reset(to: 0..<windowClusterCount)
+                let scan = L2TableScan(geometry: geometry, fileByteCount: windowClusterCount << 16)
+                let table = table(geometry, cluster)
+                return {
+                    // A weight of nothing: the same work, and the counts stay.
+                    _ = try window.addTable(table.span, at: HostOffset(1 << 16), 0, scan)
+                }
             }
         }
     }
@@ -79,12 +86,14 @@ struct Kernel {
         for index in stride(from: 0, to: geometry.l2EntryCount, by: 3) { bits.set(index) }
         let cases = [("all clear", CopiedFlags.allClear), ("all set", .allSet), ("mixed", .mixed(bits))]
         return cases.map { name, flags in
-            var table = table(geometry) { 100_000 + $0 }
-            return Kernel(
-                name: "copied flags, \(name)", byteCount: table.count, itemCount: geometry.l2EntryCount
+            Kernel(
+                name: "copied flags, \(name)", byteCount: geometry.clusterByteCount, itemCount: geometry.l2EntryCount
             ) {
-                var span = table.mutableSpan
-                scan.apply(flags, to: &span)
+                var table = table(geometry) { 100_000 + $0 }
+                return {
+                    var span = table.mutableSpan
+                    scan.apply(flags, to: &span)
+                }
             }
         }
     }
@@ -92,22 +101,29 @@ struct Kernel {
     /// Comparing a piece of refcounts with the references to them, and changing it.
     private static func counts() -> [Kernel] {
         let count = RefcountReader.pieceCount
-        var window = CountWindow<UInt16>(capacity: count)
-        window.reset(to: 0..<UInt64(count))
-        window.add(ClusterRun(first: 0, count: UInt64(count)), CountWindow<UInt16>.weight(old: 1, new: 1) ?? 0)
+        func window() -> CountWindow<UInt16> {
+            var window = CountWindow<UInt16>(capacity: count)
+            window.reset(to: 0..<UInt64(count))
+            window.add(ClusterRun(first: 0, count: UInt64(count)), CountWindow<UInt16>.weight(old: 1, new: 1) ?? 0)
+            return window
+        }
         let stored = [UInt64](repeating: 1, count: count)
-        var changed = stored
-        var (settled, applied) = (window, window)
         // Of each cluster: its lane of two bytes.
         return [
             Kernel(name: "refcounts against references", byteCount: count * 2, itemCount: count) {
-                let piece = settled.settle(stored, count: count, from: 0, maximumRefcount: 65535)
-                guard !piece.isBad else { throw QCOW2Error(.corrupt, "The benchmark is wrong.") }
+                var window = window()
+                return {
+                    let piece = window.settle(stored, count: count, from: 0, maximumRefcount: 65535)
+                    guard !piece.isBad else { throw QCOW2Error(.corrupt, "The benchmark is wrong.") }
+                }
             },
             Kernel(name: "changes onto refcounts", byteCount: count * 2, itemCount: count) {
-                applied.applyChanges(to: &changed, count: count, from: 0)
-                applied.reset(to: 0..<0)
-                applied.reset(to: 0..<UInt64(count))
+                var (window, changed) = (window(), stored)
+                return {
+                    window.applyChanges(to: &changed, count: count, from: 0)
+                    window.reset(to: 0..<0)
+                    window.reset(to: 0..<UInt64(count))
+                }
             },
         ]
     }
@@ -116,17 +132,19 @@ struct Kernel {
     private static func refcounts(_ order: Int) -> [Kernel] {
         let count = RefcountReader.pieceCount
         let byteCount = (count << order) / 8
-        var bytes = [UInt8](repeating: 0x11, count: byteCount)
-        var values = [UInt64](repeating: 1, count: count)
-        let source = bytes
-        let sourceValues = values
+        let source = [UInt8](repeating: 0x11, count: byteCount)
+        let sourceValues = [UInt64](repeating: 1, count: count)
         return [
             Kernel(name: "refcounts of \(1 << order) bits, decode", byteCount: byteCount, itemCount: count) {
-                RefcountBlock.decode(source.span, order: order, count: count, into: &values)
+                var values = sourceValues
+                return { RefcountBlock.decode(source.span, order: order, count: count, into: &values) }
             },
             Kernel(name: "refcounts of \(1 << order) bits, encode", byteCount: byteCount, itemCount: count) {
-                var span = bytes.mutableSpan
-                RefcountBlock.encode(sourceValues, order: order, count: count, into: &span)
+                var bytes = source
+                return {
+                    var span = bytes.mutableSpan
+                    RefcountBlock.encode(sourceValues, order: order, count: count, into: &span)
+                }
             },
         ]
     }

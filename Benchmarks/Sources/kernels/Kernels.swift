@@ -18,7 +18,10 @@ struct Kernels: ParsableCommand {
     func run() throws {
         let kernels = Kernel.all().filter { kernel in only.map(kernel.name.contains) ?? true }
         if let calls {
-            for kernel in kernels { for _ in 0..<calls { try kernel.body() } }
+            for kernel in kernels {
+                let body = kernel.prepare()
+                for _ in 0..<calls { try body() }
+            }
             return
         }
         var lines = [
@@ -45,12 +48,13 @@ struct Kernels: ParsableCommand {
 
     /// Seconds of one call, by the fastest batch of calls.
     private func shortest(_ kernel: Kernel) throws -> Double {
+        let body = kernel.prepare()
         let end = ContinuousClock.now + .seconds(seconds)
         let batch = max(1, (1 << 20) / kernel.byteCount)
         var best = Duration.seconds(1000)
         repeat {
             let start = ContinuousClock.now
-            for _ in 0..<batch { try kernel.body() }
+            for _ in 0..<batch { try body() }
             best = min(best, start.duration(to: .now))
         } while ContinuousClock.now < end
         return best / .seconds(1) / Double(batch)

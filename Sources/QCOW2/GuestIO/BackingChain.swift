@@ -110,6 +110,8 @@ private final class SharedFile: ReadableFile {
     func read(into buffer: inout MutableSpan<UInt8>, at offset: HostOffset) throws(QCOW2Error) {
         try storage.read(into: &buffer, at: offset)
     }
+
+    func dataRange(in range: Range<UInt64>) throws(QCOW2Error) -> Range<UInt64>? { try storage.dataRange(in: range) }
 }
 
 extension BackingFile {

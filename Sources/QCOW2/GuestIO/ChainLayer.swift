@@ -5,6 +5,7 @@
 protocol ReadableFile: AnyObject, Sendable {
     var name: String { get }
     func read(into buffer: inout MutableSpan<UInt8>, at offset: HostOffset) throws(QCOW2Error)
+    func dataRange(in range: Range<UInt64>) throws(QCOW2Error) -> Range<UInt64>?
 }
 
 /// One file of a backing chain, as a disk.
@@ -57,8 +58,13 @@ struct LayerCursor {
             return Segment(start: position, byteCount: end - position, mapping: .pastEnd)
         }
         guard let slices = layer.image?.slices else {
-            defer { position = diskEnd }
-            return Segment(start: position, byteCount: diskEnd - position, mapping: .data(HostOffset(position)))
+            let start = position
+            let data = try layer.file.dataRange(in: start..<diskEnd) ?? diskEnd..<diskEnd
+            let isHole = data.lowerBound > start
+            position = isHole ? data.lowerBound : data.upperBound
+            return Segment(
+                start: start, byteCount: position - start,
+                mapping: isHole ? .zero(HostOffset(start)) : .data(HostOffset(start)))
         }
         let file = layer.file
         let segment = try cursor?.next { (offset, byteCount) throws(QCOW2Error) in

@@ -48,18 +48,54 @@ public struct Extent: Hashable, Sendable {
     }
 }
 
-/// Hands out the extents of a range one after the other.
-public struct ExtentCursor: Sendable {
+/// Walks over a range of a disk, down the chain where a file doesn't hold a part of it.
+struct ChainWalk: Sendable {
     private let view: DiskView
     /// A cursor for the image, and one for each file below, as deep as the walk has gone down.
     private var cursors: [LayerCursor] = []
+
+    init(_ view: DiskView, in guest: Range<UInt64>) {
+        self.view = view
+        if let layer = view.layers.first { cursors = [LayerCursor(layer, in: guest)] }
+    }
+
+    /// The next segment, and which file it is from; unallocated ones are in none.
+    ///
+    /// After an error the walk is at its end.
+    mutating func next() throws(QCOW2Error) -> (segment: Segment, depth: Int)? {
+        while let last = cursors.indices.last {
+            let segment: Segment?
+            do throws(QCOW2Error) {
+                segment = try cursors[last].next()
+            } catch {
+                cursors = []
+                throw error
+            }
+            guard let segment else {
+                cursors.removeLast()
+                continue
+            }
+            if segment.mapping == .unallocated, cursors.count < view.layers.count {
+                cursors.append(LayerCursor(view.layers[cursors.count], in: segment.start..<segment.end))
+                continue
+            }
+            return (segment, last)
+        }
+        return nil
+    }
+}
+
+/// Hands out the extents of a range one after the other.
+public struct ExtentCursor: Sendable {
+    private var walk: ChainWalk
+    private let isClosedBelow: Bool
     private var pending: Extent?
     /// What went wrong behind the extents that were handed out.
     private var failure: QCOW2Error?
 
     init(_ view: DiskView, in guest: Range<UInt64>) {
-        self.view = view
-        if let layer = view.layers.first { cursors = [LayerCursor(layer, in: guest)] }
+        walk = ChainWalk(view, in: guest)
+        isClosedBelow = view.closed != nil
     }
 
     /// The next extent, with neighbours that are alike merged; `nil` at the end of the range.
@@ -84,26 +120,12 @@ public struct ExtentCursor: Sendable {
 
     /// The next part of an extent; `nil` at the end, or at a fault, which is kept.
     private mutating func piece() -> Extent? {
-        while let last = cursors.indices.last {
-            let segment: Segment?
-            do throws(QCOW2Error) {
-                segment = try cursors[last].next()
-            } catch {
-                cursors = []
-                failure = error
-                return nil
-            }
-            guard let segment else {
-                cursors.removeLast()
-                continue
-            }
-            if segment.mapping == .unallocated, cursors.count < view.layers.count {
-                cursors.append(LayerCursor(view.layers[cursors.count], in: segment.start..<segment.end))
-                continue
-            }
-            return Extent(segment, depth: last, isClosedBelow: view.closed != nil)
+        do throws(QCOW2Error) {
+            return try walk.next().map { Extent($0.segment, depth: $0.depth, isClosedBelow: isClosedBelow) }
+        } catch {
+            failure = error
+            return nil
         }
-        return nil
     }
 }
 

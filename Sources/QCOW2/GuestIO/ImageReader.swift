@@ -92,6 +92,10 @@ extension ImageReader: ReadableFile where S: ~Copyable {
     func read(into buffer: inout MutableSpan<UInt8>, at offset: HostOffset) throws(QCOW2Error) {
         try image.storage.read(into: &buffer, at: offset)
     }
+
+    func dataRange(in range: Range<UInt64>) throws(QCOW2Error) -> Range<UInt64>? {
+        try image.storage.dataRange(in: range)
+    }
 }
 
 extension Image where S: ~Copyable {

@@ -36,16 +36,4 @@ struct Segment: Hashable, Sendable {
         if isAlike { byteCount += next.byteCount }
         return isAlike
     }
-
-    /// The part from a guest byte on, which must be inside.
-    func dropping(before position: UInt64) -> Segment {
-        let distance = position - start
-        let mapping: Mapping =
-            switch mapping {
-            case .data(let offset): .data(HostOffset(offset.rawValue + distance))
-            case .zero(let offset?): .zero(HostOffset(offset.rawValue + distance))
-            default: mapping
-            }
-        return Segment(start: position, byteCount: byteCount - distance, mapping: mapping)
-    }
 }

@@ -3,7 +3,7 @@
 
 /// How far an operation has come.
 public struct Progress: Hashable, Sendable {
-    /// Bytes of metadata that have been read or written.
+    /// Bytes that have been read or written: of metadata, or of the disk when that is read.
     public var completed: UInt64
     /// Bytes that will have been, as far as is known; never less than `completed`.
     public var total: UInt64

@@ -19,6 +19,13 @@ extension FileStorage {
             device = UInt64(truncatingIfNeeded: status.st_dev)
             inode = UInt64(status.st_ino)
         }
+
+        /// That of the file at a path, if there is one.
+        init?(path: String) {
+            var status = stat()
+            guard unsafe stat(path, &status) == 0 else { return nil }
+            self.init(of: status)
+        }
     }
 
     /// Removes a file, unless its name means another one by now.

@@ -70,6 +70,10 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
         try file.read(into: &buffer, at: offset)
     }
 
+    public func dataRange(in range: Range<UInt64>) throws(QCOW2Error) -> Range<UInt64>? {
+        try file.dataRange(in: range)
+    }
+
     public func willRead(_ byteCount: Int, at offset: HostOffset) { file.willRead(byteCount, at: offset) }
 
     public mutating func write(_ bytes: Span<UInt8>, at offset: HostOffset) throws(QCOW2Error) {

@@ -33,6 +33,14 @@ public protocol Storage: ~Copyable {
     /// - Throws: ``QCOW2Error/Code/inputOutput`` with the offset.
     func read(into buffer: inout MutableSpan<UInt8>, at offset: HostOffset) throws(QCOW2Error)
 
+    /// The first part of a range of the file that may hold other bytes than zeros; `nil` when all of it is holes.
+    ///
+    /// Saves reading what isn't there, and nothing else: returning the whole range is right, too, and is what storages
+    /// do that don't implement it.
+    ///
+    /// - Throws: ``QCOW2Error/Code/inputOutput``.
+    func dataRange(in range: Range<UInt64>) throws(QCOW2Error) -> Range<UInt64>?
+
     /// Writes all of `bytes`, and grows the file if it must.
     ///
     /// - Throws: ``QCOW2Error/Code/inputOutput`` with the offset; some of the bytes may have been written.
@@ -63,6 +71,9 @@ public protocol Storage: ~Copyable {
 extension Storage where Self: ~Copyable {
     /// Can't tell.
     public func allocatedByteCount() throws(QCOW2Error) -> UInt64? { nil }
+
+    /// The whole range.
+    public func dataRange(in range: Range<UInt64>) throws(QCOW2Error) -> Range<UInt64>? { range.isEmpty ? nil : range }
 
     public func willRead(_ byteCount: Int, at offset: HostOffset) {}
 

@@ -124,6 +124,22 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
         }
     }
 
+    func dataRange(in range: Range<UInt64>) throws(QCOW2Error) -> Range<UInt64>? {
+        guard !range.isEmpty, let start = off_t(exactly: range.lowerBound) else { return nil }
+        switch retryingInterrupts({ lseek(descriptor, start, SEEK_DATA) }) {
+        case .failure(let error) where error.number == ENXIO: return nil
+        // A file system without holes.
+        case .failure: return range
+        case .success(let first):
+            let data = UInt64(first)
+            guard data < range.upperBound else { return nil }
+            guard case .success(let end) = retryingInterrupts({ lseek(descriptor, first, SEEK_HOLE) }) else {
+                return data..<range.upperBound
+            }
+            return data..<max(data + 1, min(UInt64(end), range.upperBound))
+        }
+    }
+
     /// Lets the system start reading; a hint that may fail without harm.
     func willRead(_ byteCount: Int, at offset: HostOffset) {
         guard let start = off_t(exactly: offset.rawValue) else { return }

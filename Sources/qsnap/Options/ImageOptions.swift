@@ -18,6 +18,12 @@ struct ImageOptions: ParsableArguments {
     @Flag(name: .shortAndLong, help: "Say on standard error how other programs are kept out of the image.")
     var verbose = false
 
+    @Option(
+        help: ArgumentHelp(
+            "About how much memory to count references in, such as 256M; 72M unless given.", valueName: "size"),
+        transform: MemorySize.init(parsing:))
+    var memory: MemorySize?
+
     func openForWriting() throws -> Image<FileStorage> { try open(for: .writing) }
 
     func open(for access: FileStorage.Access) throws -> Image<FileStorage> {
@@ -33,6 +39,7 @@ struct ImageOptions: ParsableArguments {
         let bar = ProgressBar()
         var options = WriteOptions()
         options.discardsFreedClusters = discard
+        if let memory { options.memoryBudget = memory.byteCount }
         options.progress = { progress in
             bar.show(progress)
             return Interruption.signal == 0

@@ -11,8 +11,11 @@ struct Failure: Error {
 
     /// The failure of an operation on the image at `path`, which the message then names: what the library says about a
     /// file's content doesn't.
-    init(_ error: QCOW2Error, in path: String?) {
-        let text = error.description
+    ///
+    /// The hint says what would allow a backing file to be opened.
+    init(_ error: QCOW2Error, in path: String?, hint: String? = nil) {
+        var text = error.description
+        if error.code == .backingFileNotAllowed, let hint { text = "\(text.dropLast()); \(hint)." }
         message = if let path, !text.contains("'\(path)'") { "'\(path)': \(text)" } else { text }
         status =
             switch error.code {

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+import ArgumentParser
+import QCOW2
+
+/// What every command that reads the disk takes.
+struct ReadOptions: ParsableArguments {
+    @Argument(help: "The qcow2 image file.", completion: .file())
+    var image: String
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    @Flag(name: [.long, .customShort("U")], help: "Read the image even while another process writes to it.")
+    var forceShare = false
+
+    @Flag(
+        help: """
+            Open backing files wherever they are. Without it, only those in the directory of the image that names \
+            them are opened.
+            """)
+    var allowBacking = false
+
+    func openReader() throws(QCOW2Error) -> ImageReader<FileStorage> {
+        let image = try Image.open(image, for: forceShare ? .readingWithoutLock : .reading)
+        return try ImageReader(image, backing: allowBacking ? .anyFile : .sameDirectory)
+    }
+
+    /// The state that a command's argument means.
+    func state(_ snapshot: String?) -> DiskState {
+        snapshot.map { .snapshot(SnapshotSelector(parsing: $0)) } ?? .active
+    }
+
+    /// Carries out an operation, with progress on a terminal, until a signal comes; the sentence says what that leaves.
+    func perform<Result>(
+        _ sentence: String, _ body: (@escaping @Sendable (Progress) -> Bool) throws -> Result
+    ) throws -> Result {
+        let bar = ProgressBar()
+        defer { bar.clear() }
+        Interruption.catchSignals()
+        do {
+            return try body { progress in
+                bar.show(progress)
+                return Interruption.signal == 0
+            }
+        } catch let error as QCOW2Error where error.code == .cancelled {
+            throw Interruption.failure(sentence) ?? Failure(error, in: image)
+        } catch let error as QCOW2Error {
+            throw Failure(error, in: image, hint: allowBacking ? nil : "--allow-backing allows it")
+        }
+    }
+}
+
+/// A command that reads the disk of one image.
+protocol ReadCommand: ParsableCommand {
+    var reading: ReadOptions { get }
+}
