@@ -106,6 +106,8 @@ extension Inspection {
     }
 
     private mutating func reportHidden(in bytes: [UInt8], from start: Int, to end: Int) {
+        // A name may begin behind the end of a file that was cut off.
+        let end = min(end, bytes.count)
         guard start < end, let first = bytes[start..<end].firstIndex(where: { $0 != 0 }) else { return }
         let count = bytes[first..<end].reduce(0) { $0 + ($1 == 0 ? 0 : 1) }
         report(

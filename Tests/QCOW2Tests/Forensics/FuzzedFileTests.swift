@@ -32,6 +32,18 @@ import Testing
         }
     }
 
+    @Test("A file cut off in front of its backing file's name, or inside, is inspected")
+    func cutOffName() throws {
+        let bytes = try Fixtures.bytes("v3-512-backing.qcow2")
+        for count in 0...512 {
+            let inspection = try Inspection(of: InMemoryStorage(Array(bytes[..<count]), isWritable: false))
+            for field in inspection.dump.flatMap(\.fields) {
+                let start = Int(field.offset.rawValue)
+                #expect(start + field.bytes.count <= count, "\(count): \(field)")
+            }
+        }
+    }
+
     @Test("An entry of zeros that has extra data is a snapshot for opening and for inspecting")
     func zeroEntry() throws {
         var builder = ImageBuilder(size: 8192)
