@@ -26,7 +26,11 @@ struct CheckInteropTests {
         if unit <= 65536 {
             try disk.write([.pattern(0x13, at: 5 * unit, count: 3 * unit), .zeros(at: 6 * unit, count: unit)])
             if !layout.isEncrypted, !layout.features.contains(.preallocated) {
-                try disk.write((12..<14).map { .compressed(UInt8($0), at: $0 * unit, count: unit) })
+                // With the snapshot's, 2-bit refcounts can't count those of two compressed clusters in one.
+                try disk.write(
+                    (12..<(layout.refcountBits > 2 ? 14 : 13)).map {
+                        .compressed(UInt8($0), at: $0 * unit, count: unit)
+                    })
             }
         }
         var image = try Image.open(disk.path, for: .writing)

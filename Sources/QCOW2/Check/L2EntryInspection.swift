@@ -102,9 +102,8 @@ struct L2EntryInspection: Sendable {
             target.carriesFlag = true
         } else {
             add(.l2EntryMisaligned, "the offset \(offset) is not that of a cluster")
-            // It touches two clusters, if the file has as many.
-            let isLast = first + 1 >= geometry.clusterCount(forBytes: bounds.byteCount)
-            target.run = ClusterRun(first: first, count: isLast ? 1 : 2)
+            // It touches two clusters, also where the file ends with the first: it may grow.
+            target.run = ClusterRun(first: first, count: 2)
         }
         if offset.rawValue >= bounds.byteCount {
             add(.l2EntryPastEnd, "the cluster at \(offset) lies past the end of the file")

@@ -70,7 +70,8 @@ struct L2TableScan: Sendable {
     ///
     /// - Parameters:
     ///   - table: The table.
-    ///   - isSplitting: Whether a run has one copied flag and belongs to neighbouring entries, which makes it shorter.
+    ///   - isSplitting: Whether a run has one copied flag and belongs to neighbouring entries, which makes it shorter;
+    ///     then everything comes in the entries' order.
     ///   - body: Gets a run, its first entry as it is, and that entry's index.
     ///   - odd: Gets an entry that isn't plain, and its byte in the table; notes its flag if it has one.
     /// - Returns: The copied flags of the plain entries, and of those noted.
@@ -127,8 +128,15 @@ struct L2TableScan: Sendable {
                 expected =
                     offset &+ geometry.clusterSize < fileByteCount ? (raw & keyMask) &+ geometry.clusterSize : .max
             } else if raw != 0 || !isPlain {
+                // Neighbours are handed out in their order, where somebody compares them.
+                if isSplitting {
+                    if count > 0 {
+                        body(ClusterRun(first: first, count: count), firstEntry, firstPosition >> indexShift)
+                    }
+                    count = 0
+                    expected = .max
+                }
                 try odd(L2Entry(rawValue: raw), position, &flags)
-                if isSplitting { expected = .max }
             } else {
                 if isSplitting { expected = .max }
                 // In the midst of nothing: the same.
