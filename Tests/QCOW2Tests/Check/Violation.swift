@@ -173,7 +173,9 @@ struct Violation: CustomTestStringConvertible, Sendable {
         Violation("I-12", "a zero flag beside subclusters", on: "v3-16k-extended", ["l2-entry-zero-bit": 1], qemu: 0) {
             $0.set(copied | 0x40001, at: 0x3C010)
         },
-        Violation("I-7", "an unaligned L2 entry", on: "v3-4k", ["l2-entry-misaligned": 1], qemu: 2) {
+        Violation(
+            "I-7", "an unaligned L2 entry", on: "v3-4k", ["l2-entry-misaligned": 1, "refcount-too-low": 1], qemu: 2
+        ) {
             $0.set($0.number(at: 0xF008) | 0x200, at: 0xF008)
         },
         Violation("I-7", "an L2 entry past the end", ["l2-entry-past-end": 1, "refcount-too-high": 1], qemu: 2) {
