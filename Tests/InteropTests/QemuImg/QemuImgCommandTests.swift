@@ -284,7 +284,7 @@ struct QemuImgCommandTests {
             ["over.qcow2", "flat.qcow2"], ["text.img", "text.qcow2"], ["empty.img", "empty.qcow2"],
             ["-f", "raw", "text.img", "text2.qcow2"], ["-p", "holes.img", "holes.qcow2"],
             [file, "text.img", "over.qcow2", "all.qcow2"], ["-c", file, "there.qcow2"],
-            ["-c", "holes.img", "packed.qcow2"],
+            ["-c", "holes.img", "packed.qcow2"], ["-c", "empty.img", "none.qcow2"],
             ["-c", file, file], ["-c", file, "no/x.qcow2"], [file, "no/x.qcow2"], [file, file], [file, "there.qcow2"],
             ["-n", "over.qcow2", "there.qcow2"], ["-n", file, "tiny.qcow2"], ["-n", file, "missing.qcow2"],
             ["-n", file, "large.raw"], ["-n", "text.img", "there.qcow2"], ["missing", "x.qcow2"], [file],
