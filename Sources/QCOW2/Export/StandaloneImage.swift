@@ -39,7 +39,7 @@ struct StandaloneImage {
             header.rawCompressionType = CompressionType.zstd.rawValue
         }
         geometry = header.geometry
-        let count = geometry.l1EntryCount(forDiskSize: size)
+        let count = max(1, geometry.l1EntryCount(forDiskSize: size))  // Else nothing refers to the table.
         guard count <= ImageGeometry.maximumL1EntryCount else {
             throw QCOW2Error(
                 .limitExceeded, "A disk of \(size) bytes is too large for an image with clusters of 64 KiB.")

@@ -91,6 +91,33 @@ struct Conversion {
     }
 }
 
+extension Conversion {
+    /// Writes the disk as an image of compressed clusters, of the one layout that the library's export has.
+    func compress(to target: [UInt8], as new: NewImage, saying prefix: [UInt8]) throws(Refusal) {
+        var usual = NewImage(virtualSize: new.virtualSize)
+        usual.compressionType = new.compressionType
+        guard views.count == 1, let view = views.first, new == usual else {
+            throw Refusal("convert -c isn't supported by qsnap with several sources, or options but compression_type")
+        }
+        // Finds out whether the file may be written over, as without compression.
+        _ = try QemuImg.createImage(new, at: target, saying: prefix).close()
+        let path = try Source(target, hasOptions: false, sharesByForce: false).path
+        var options = ExportOptions()
+        options.format = .qcow2(compression: new.compressionType)
+        options.replacesExisting = true
+        options.flushes = true
+        options.progress = { _ in Interruption.signal == 0 }
+        Interruption.catchSignals()
+        meter.start()
+        do throws(QCOW2Error) {
+            try view.export(to: path, options: options)
+        } catch {
+            throw Refusal("error while converting: \(error.systemReason)")
+        }
+        meter.finish()
+    }
+}
+
 extension DiskView {
     /// Bytes of the disk's whole sectors, which are all that qemu-img sees.
     fileprivate var sectorByteCount: UInt64 { virtualSize / 512 * 512 }

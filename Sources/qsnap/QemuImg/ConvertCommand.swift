@@ -139,7 +139,7 @@ extension QemuImg {
         }
         let prefix = target + Array(": error while converting qcow2".utf8)
         let new = try list.newImage(prefix)
-        if options.compresses { throw Refusal("convert -c isn't supported by qsnap") }
+        if options.compresses { return try conversion.compress(to: target, as: new, saying: prefix) }
         var image = ImageTarget(try createImage(new, at: target, saying: prefix))
         try conversion.run(to: &image)
     }
