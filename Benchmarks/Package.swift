@@ -19,6 +19,15 @@ let package = Package(
             dependencies: [.product(name: "ArgumentParser", package: "swift-argument-parser")],
             cSettings: gnu
         ),
+        // Reading through the library against qemu-io.
+        .executableTarget(
+            name: "reads",
+            dependencies: [
+                .product(name: "QCOW2", package: "swift-qcow2"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            cSettings: gnu
+        ),
         // The library's hot loops. Reaches into it, so it is built with -enable-testing: see Scripts/kernels.sh.
         .executableTarget(
             name: "kernels",

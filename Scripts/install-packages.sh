@@ -20,7 +20,7 @@ for purpose in "$@"; do
     test)
         command -v qemu-img >/dev/null && command -v qemu-io >/dev/null || need qemu-utils
         command -v qemu-system-x86_64 >/dev/null || need qemu-system-x86
-        command -v strace >/dev/null || need strace
+        for tool in strace time; do [ -x "/usr/bin/$tool" ] || need "$tool"; done
         for tool in mkfs.ext4:e2fsprogs mkfs.vfat:dosfstools mcopy:mtools mkfs.xfs:xfsprogs; do
             PATH="$PATH:/usr/sbin:/sbin" command -v "${tool%%:*}" >/dev/null || need "${tool#*:}"
         done
