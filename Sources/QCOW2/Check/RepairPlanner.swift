@@ -102,9 +102,26 @@ struct RepairPlanner {
             setsFlags: repairsFlags, movesActiveL1: report.separatesActiveL1)
         var allocator = ClusterAllocator(blocks, in: geometry, avoiding: checker.tally.pastEnd.counts.keys.sorted())
         if !knowsAllReferences { allocator.takeOnlyBehind(subject.fileClusterCount) }
-        return try UpdatePlanner.planRepair(
+        let update = try UpdatePlanner.planRepair(
             proposal, from: state, l2Tables, repairsFlags ? flags.changes : [], blocks, counts, allocator,
             reading: storage)
+        try checkEnd(of: update)
+        return update
+    }
+
+    /// Refuses an update that goes far behind the end of the file, because garbage in the refcount table describes
+    /// clusters there: the image would be no better, and the file enormous.
+    private func checkEnd(of update: MetadataUpdate) throws(QCOW2Error) {
+        let places = update.tables.map(\.offset.rawValue) + (update.refcounts?.targets.map(\.offset.rawValue) ?? [])
+        let room = max(update.oldFileByteCount, 64 << 20)
+        guard let last = places.max(), last > update.oldFileByteCount, last - update.oldFileByteCount > room else {
+            return
+        }
+        throw QCOW2Error(
+            .unsupported,
+            "The refcount table describes clusters far behind the end of the file, so repairing it would make the "
+                + "file more than \(last) bytes long; nothing was changed.",
+            at: subject.header.refcountTableOffset)
     }
 
     /// Finds what refcounts and flags become.

@@ -132,4 +132,14 @@ import Testing
         let result = try Tool.run("qemu-img", ["check", "-f", "qcow2", path])
         #expect(result.status == 0, "\(result.output)\(result.errors)")
     }
+
+    @Test("A refcount table with garbage in it doesn't make the file enormous")
+    func farEnd() throws {
+        var image = ImageBytes(bytes: try Fixtures.bytes("v3-4k.qcow2"))
+        image.set(36864, 4, at: 56)
+        var suspect = try SuspectImage(storage: InMemoryStorage(image.bytes))
+        let error = #expect(throws: QCOW2Error.self) { try suspect.repair(.all) }
+        #expect(error?.code == .unsupported && error?.offset != nil)
+        #expect(suspect.close().bytes == image.bytes)
+    }
 }
