@@ -4,7 +4,7 @@
 PREFIX ?= /usr/local
 RELEASE = swift build -c release -Xswiftc -static-executable -Xlinker -s --scratch-path .build-release
 
-.PHONY: all demo test lint bench bench-kernels fuzz install install-qemu-img-link clean packages packages-build
+.PHONY: all demo test lint bench bench-kernels bench-reads fuzz install install-qemu-img-link clean packages packages-build
 
 all:
 	swift build
@@ -32,6 +32,12 @@ bench:
 	@Scripts/install-packages.sh build test bench
 	$(RELEASE) --product qsnap
 	@Scripts/bench.sh $(BENCH)
+
+# Reads through a view of IMAGE, beside qemu-io.
+bench-reads:
+	@Scripts/install-packages.sh build test
+	swift build --package-path Benchmarks --scratch-path .build-benchmarks -c release --product reads
+	.build-benchmarks/release/reads $(IMAGE)
 
 # The hot loops of the library, beside a copy of memory.
 bench-kernels:
