@@ -14,7 +14,9 @@ import Testing
         violation.codes["references-unknown"] != nil && violation.codes["bitmaps-invalid"] == nil
     }
 
-    @Test("What a table that can't be read refers to is never freed", arguments: hiding, RepairScope.allCases)
+    @Test(
+        "What a table that can't be read refers to isn't freed by the repair that finds it", arguments: hiding,
+        RepairScope.allCases)
     func hidden(_ violation: Violation, _ scope: RepairScope) throws {
         let original = try Fixtures.bytes("v3-512.qcow2")
         var damaged = ImageBytes(bytes: try violation.bytes())
