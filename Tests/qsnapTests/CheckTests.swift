@@ -81,6 +81,25 @@ import Testing
         #expect(result.status == 2 && result.output.contains("l2-entry-reserved-bits at 0x1e08"))
     }
 
+    @Test("Snapshots that can't be read are kept, and dropped on request")
+    func unreadable() throws {
+        let image = try TestImage("v3-512") { $0.store(UInt64(0x10000), at: 0x1C00) }
+        let before = try image.bytes
+        for scope in ["all", "leaks", "all"] {
+            let result = try image.run(["check", "--repair", scope])
+            #expect(result.status == 2 && result.output.contains("Nothing to repair."))
+            #expect(result.output.contains("1 unreadable entry of the snapshot table kept") == (scope == "all"))
+        }
+        #expect(try image.bytes == before)
+        #expect(try image.run(["check", "--repair", "leaks", "--drop-unreadable-snapshots"]).status == 64)
+        let words = ["check", "--repair", "all", "--drop-unreadable-snapshots"]
+        let dry = try image.run(words + ["-n", "--json"])
+        let object = try #require(try JSONSerialization.jsonObject(with: Data(dry.output.utf8)) as? [String: Any])
+        #expect((object["changes"] as? [String: Any])?["dropped-snapshots"] as? Int == 1)
+        let result = try image.run(words)
+        #expect(result.status == 3 && result.output.contains("1 unreadable snapshots dropped"))
+    }
+
     @Test("What isn't an image, or can't be made out, fails with its own status")
     func refused() throws {
         let other = try TestImage("v3-512") { $0.store(UInt32(0), at: 0) }

@@ -12,11 +12,13 @@ struct CheckSubject: Sendable {
     private(set) var extensions: [HeaderExtension] = []
     /// The snapshots whose entries could be read and point to an L1 table, in table order.
     private(set) var snapshots: [Snapshot] = []
+    /// The snapshots whose entries could be read, but point to no L1 table that could be.
+    private(set) var unusableSnapshots: [Snapshot] = []
     /// Every L1 table that could be found; the active one first, even if there is none.
     private(set) var trees: [Tree]
     /// Bytes from the start of the snapshot table to the end of its last readable entry.
     private(set) var snapshotTableByteCount: UInt64 = 0
-    /// Whether the snapshot table holds entries that had to be left out, or that need to be written anew.
+    /// Whether the snapshot table holds entries that need to be written anew.
     private(set) var needsSnapshotTable = false
     /// Every table whose clusters are counted once each.
     private(set) var tables: [MetadataTables.Table]
@@ -204,7 +206,6 @@ extension CheckSubject {
             // Where the next entry starts is unknown, too.
             sink.add(.snapshotTableInvalid, error, in: "snapshot table", index: UInt64(rules.entryCount))
             isComplete = false
-            needsSnapshotTable = true
         }
         let byteCount = snapshotTableByteCount
         _ = try addTable(
@@ -227,14 +228,17 @@ extension CheckSubject {
             sink.add(.snapshotEntryInvalid, error, in: "snapshot table", index: UInt64(index))
             isUsable = false
             isComplete = false
-            needsSnapshotTable = true
         }
-        guard isUsable else { return }
-        let name = "L1 table of snapshot '\(escaped(entry.id))'"
-        let tree = try addTree(
-            .snapshotL1, name, at: entry.l1TableOffset, entryCount: UInt64(entry.l1EntryCount), from: found.offset,
-            sink)
-        guard let tree else { return }
+        var tree: Tree?
+        if isUsable {
+            tree = try addTree(
+                .snapshotL1, "L1 table of snapshot '\(escaped(entry.id))'", at: entry.l1TableOffset,
+                entryCount: UInt64(entry.l1EntryCount), from: found.offset, sink)
+        }
+        guard let tree else {
+            unusableSnapshots.append(Snapshot(entry: entry, index: index))
+            return
+        }
         snapshots.append(Snapshot(entry: entry, index: index))
         trees.append(tree)
     }

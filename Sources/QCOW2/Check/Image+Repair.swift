@@ -4,16 +4,22 @@
 extension Image where S: ~Copyable {
     /// Checks the image and repairs what can be.
     ///
-    /// Refcounts become the numbers of references, the copied flags of the active tree follow them, a damaged snapshot
-    /// table keeps the entries that can be read, and the dirty and corrupt bits are cleared if nothing else is left.
+    /// Refcounts become the numbers of references, the copied flags of the active tree follow them, incomplete entries
+    /// of the snapshot table are completed, and the dirty and corrupt bits are cleared if nothing else is left.
     /// Where something can't be followed that may refer to clusters, refcounts are only raised and nothing is freed.
     /// Everything else is left as it is, and found again by the check that follows.
+    ///
+    /// A snapshot whose entry can't be read stays in the table, so that nothing frees what it holds: neither this
+    /// repair nor a later one. Dropped on request, its clusters are leaks from then on, which stay until leaks are
+    /// repaired.
     ///
     /// One commit with two flushes: a crash at any moment leaves the old state or the new one.
     ///
     /// - Parameters:
     ///   - scope: How much is repaired.
     ///   - isDryRun: Whether it is only found out what would be.
+    ///   - droppingUnreadableSnapshots: Whether snapshots whose entries can't be read are given up; with the scope
+    ///     ``RepairScope/all``.
     ///   - checkOptions: How the checks before and after go about it.
     ///   - options: Whether freed clusters are given back to the file system, and memory and progress of the repair.
     ///   - found: Called with every finding of the check before.
@@ -24,9 +30,9 @@ extension Image where S: ~Copyable {
     ///   as before.
     @discardableResult
     public mutating func repair(
-        _ scope: RepairScope, isDryRun: Bool = false, checking checkOptions: CheckOptions = CheckOptions(),
-        options: WriteOptions = WriteOptions(), found: @escaping (Finding) -> Void = { _ in },
-        remaining: @escaping (Finding) -> Void = { _ in }
+        _ scope: RepairScope, isDryRun: Bool = false, droppingUnreadableSnapshots: Bool = false,
+        checking checkOptions: CheckOptions = CheckOptions(), options: WriteOptions = WriteOptions(),
+        found: @escaping (Finding) -> Void = { _ in }, remaining: @escaping (Finding) -> Void = { _ in }
     ) throws(QCOW2Error) -> RepairReport {
         guard isDryRun || storage.isWritable else {
             throw QCOW2Error(.readOnly, "'\(storage.name)' was opened for reading only.")
@@ -34,7 +40,8 @@ extension Image where S: ~Copyable {
         var checker = try Checker(
             reading: storage, checkOptions, FindingSink(limitPerCode: checkOptions.findingLimitPerCode, found))
         try checker.run(reading: storage)
-        var planner = RepairPlanner(checker, scope, options)
+        var planner = RepairPlanner(
+            checker, scope, options, dropsUnreadableSnapshots: droppingUnreadableSnapshots)
         guard !checker.report.tallies.isEmpty else { return planner.report }
         var work = WorkMeter(options.progress)
         let update = try planner.plan(reading: storage, &work)
@@ -48,15 +55,16 @@ extension Image where S: ~Copyable {
 }
 
 extension SuspectImage where S: ~Copyable {
-    /// Checks the image and repairs what can be, as ``Image/repair(_:isDryRun:checking:options:found:remaining:)``
+    /// Checks the image and repairs what can be, as ``Image/repair(_:isDryRun:droppingUnreadableSnapshots:checking:options:found:remaining:)``
     /// does.
     @discardableResult
     public mutating func repair(
-        _ scope: RepairScope, isDryRun: Bool = false, checking checkOptions: CheckOptions = CheckOptions(),
-        options: WriteOptions = WriteOptions(), found: @escaping (Finding) -> Void = { _ in },
-        remaining: @escaping (Finding) -> Void = { _ in }
+        _ scope: RepairScope, isDryRun: Bool = false, droppingUnreadableSnapshots: Bool = false,
+        checking checkOptions: CheckOptions = CheckOptions(), options: WriteOptions = WriteOptions(),
+        found: @escaping (Finding) -> Void = { _ in }, remaining: @escaping (Finding) -> Void = { _ in }
     ) throws(QCOW2Error) -> RepairReport {
         try image.repair(
-            scope, isDryRun: isDryRun, checking: checkOptions, options: options, found: found, remaining: remaining)
+            scope, isDryRun: isDryRun, droppingUnreadableSnapshots: droppingUnreadableSnapshots,
+            checking: checkOptions, options: options, found: found, remaining: remaining)
     }
 }

@@ -5,7 +5,7 @@
 public enum RepairScope: String, Hashable, Sendable, CaseIterable {
     /// Clusters that nothing refers to are freed; copied flags follow, if nothing else is wrong.
     case leaks
-    /// Also refcounts that are too low or missing, copied flags, a damaged snapshot table, and marks.
+    /// Also refcounts that are too low or missing, copied flags, incomplete snapshot entries, and marks.
     case all
 }
 
@@ -23,8 +23,10 @@ public struct RepairReport: Sendable {
     public internal(set) var changedL2TableCount = 0
     /// Whether the active L1 table got other copied flags.
     public internal(set) var changesL1Table = false
-    /// Entries of the snapshot table that couldn't be read, and were left out.
+    /// Entries of the snapshot table that can't be read, and were left out because that was asked for.
     public internal(set) var droppedSnapshotCount = 0
+    /// Entries of the snapshot table that can't be read, or lead to no L1 table that can be, and were kept.
+    public internal(set) var keptUnreadableSnapshotCount = 0
     /// Whether the snapshot table was written anew.
     public internal(set) var rewritesSnapshotTable = false
     /// The dirty and corrupt bits that were cleared.
@@ -51,8 +53,7 @@ extension CheckRule {
         switch self {
         case .bitmapsMissing, .markedDirty, .markedCorrupt, .refcountTableInvalid, .refcountTableEntryInvalid,
             .refcountBlockTwice, .activeL1Shared, .refcountTooLow, .refcountTooHigh, .copiedFlagL1, .copiedFlagL2,
-            .copiedFlagCompressed, .copiedFlagUnallocated, .snapshotWritable, .snapshotTableInvalid,
-            .snapshotEntryInvalid, .snapshotEntryIncomplete:
+            .copiedFlagCompressed, .copiedFlagUnallocated, .snapshotWritable, .snapshotEntryIncomplete:
             true
         default: severity == .notice
         }

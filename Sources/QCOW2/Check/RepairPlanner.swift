@@ -11,6 +11,7 @@ struct RepairPlanner {
     private let checker: Checker
     private let scope: RepairScope
     private let options: WriteOptions
+    private let dropsUnreadableSnapshots: Bool
     private(set) var report: RepairReport
     private var blocks: BlockSurvey
     private var flags: ActiveFlags
@@ -18,10 +19,11 @@ struct RepairPlanner {
     private var subject: CheckSubject { checker.subject }
     private var geometry: ImageGeometry { subject.geometry }
 
-    init(_ checker: Checker, _ scope: RepairScope, _ options: WriteOptions) {
+    init(_ checker: Checker, _ scope: RepairScope, _ options: WriteOptions, dropsUnreadableSnapshots: Bool) {
         self.checker = checker
         self.scope = scope
         self.options = options
+        self.dropsUnreadableSnapshots = dropsUnreadableSnapshots
         report = RepairReport(before: checker.report)
         blocks = BlockSurvey(describing: checker.subject.fileClusterCount, in: checker.subject.refcounts)
         flags = ActiveFlags(checker.tally.l2Tables)
@@ -43,13 +45,22 @@ struct RepairPlanner {
 
     /// Whether copied flags are made to agree with the new refcounts.
     private var repairsFlags: Bool {
-        guard subject.canMoveL2Tables else { return false }
+        // The L1 tables of snapshots follow moved L2 tables, and the snapshot table follows those.
+        guard subject.canMoveL2Tables, !keepsSnapshotTable else { return false }
         if scope == .all { return true }
         // Leaks alone are no reason to trust the rest.
         return CheckRule.allCases.allSatisfy { rule in
             rule.severity < .corruption || rule.isAboutFlags || count(rule) == 0
         }
     }
+
+    /// Whether the snapshot table stays as it is: it couldn't be read to its end, and nothing may be dropped.
+    private var keepsSnapshotTable: Bool {
+        !dropsUnreadableSnapshots && subject.snapshots.count + subject.unusableSnapshots.count < entryCount
+    }
+
+    /// The snapshot table's entries, whether they can be read or not.
+    private var entryCount: Int { Int(min(UInt64(subject.header.snapshotCount), UInt64(Header.maximumSnapshotCount))) }
 
     /// Whether nothing is wrong afterwards.
     private var leavesNothing: Bool {
@@ -95,11 +106,11 @@ struct RepairPlanner {
             l2Tables[index].newWeight = l2Tables[index].oldWeight
             l2Tables[index].isPrivate = flags.isPrivate(index)
         }
-        let state = ImageState(repairing: subject)
+        let state = ImageState(repairing: subject, keepsUnusableSnapshots: !dropsUnreadableSnapshots)
         var proposal = Proposal(keeping: state)
         proposal.repair = Proposal.Repair(
             clearedFeatures: report.clearedMarks, rewritesSnapshotTable: report.rewritesSnapshotTable,
-            setsFlags: repairsFlags, movesActiveL1: report.separatesActiveL1)
+            keepsSnapshotTable: keepsSnapshotTable, setsFlags: repairsFlags, movesActiveL1: report.separatesActiveL1)
         var allocator = ClusterAllocator(blocks, in: geometry, avoiding: checker.tally.pastEnd.counts.keys.sorted())
         if !knowsAllReferences { allocator.takeOnlyBehind(subject.fileClusterCount) }
         let update = try UpdatePlanner.planRepair(
@@ -176,10 +187,19 @@ struct RepairPlanner {
             count(.refcountTableInvalid) + count(.refcountTableEntryInvalid) + count(.refcountBlockTwice) > 0
         report.clearsBitmapsPromise = count(.bitmapsMissing) > 0
         report.separatesActiveL1 = checker.claims.sharesActiveL1 && subject.canMoveL2Tables
-        report.rewritesSnapshotTable = subject.needsSnapshotTable
-        report.droppedSnapshotCount =
-            Int(
-                min(UInt64(subject.header.snapshotCount), UInt64(Header.maximumSnapshotCount)))
-            - subject.snapshots.count
+        decideSnapshotTable()
+    }
+
+    /// Entries that can't be used are all that is left of what they refer to, so they stay, unless they are to be
+    /// dropped; and with them the table, if it isn't known where it ends.
+    private mutating func decideSnapshotTable() {
+        let unreadableCount = entryCount - subject.snapshots.count
+        if dropsUnreadableSnapshots {
+            report.droppedSnapshotCount = unreadableCount
+            report.rewritesSnapshotTable = subject.needsSnapshotTable || unreadableCount > 0
+        } else {
+            report.keptUnreadableSnapshotCount = unreadableCount
+            report.rewritesSnapshotTable = subject.needsSnapshotTable && !keepsSnapshotTable
+        }
     }
 }

@@ -54,15 +54,26 @@ struct ImageState: Sendable {
     }
 
     /// The state of a damaged image, as far as it could be read, to plan its repair from.
-    init(repairing subject: CheckSubject) {
+    ///
+    /// - Parameters:
+    ///   - subject: What could be read.
+    ///   - keepsUnusableSnapshots: Whether it has the snapshots whose entries point to no L1 table that could be read;
+    ///     with empty ones.
+    init(repairing subject: CheckSubject, keepsUnusableSnapshots: Bool) {
+        let noTree = CheckSubject.Tree(offset: HostOffset(0), entryCount: 0, name: "L1 table of no use")
+        var snapshots = Array(zip(subject.snapshots, subject.trees.dropFirst()))
+        if keepsUnusableSnapshots {
+            snapshots += subject.unusableSnapshots.map { ($0, noTree) }
+            snapshots.sort { $0.0.index < $1.0.index }
+        }
         header = subject.header
-        entries = subject.snapshots.map(\.entry)
+        entries = snapshots.map(\.0.entry)
         fileByteCount = subject.bounds.byteCount
         refcounts = subject.refcounts
         tables = subject.tables
         snapshotTableByteCount = subject.snapshotTableByteCount
         hasTrustedBitmaps = subject.hasTrustedBitmaps
-        damagedTrees = subject.trees
+        damagedTrees = [subject.trees[0]] + snapshots.map(\.1)
     }
 
     /// Reads and checks a tree's L1 table; of a damaged image, without the checks.

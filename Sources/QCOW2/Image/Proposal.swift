@@ -51,6 +51,8 @@ struct Proposal: Sendable {
         let clearedFeatures: IncompatibleFeatures
         /// Whether the snapshot table is written anew even if its entries are the same.
         let rewritesSnapshotTable: Bool
+        /// Whether the snapshot table stays as it is, because more may be in it than could be read.
+        let keepsSnapshotTable: Bool
         /// Whether L1 entries get the copied flags that they should have.
         let setsFlags: Bool
         /// Whether the active L1 table moves even if its entries are the same.

@@ -203,6 +203,7 @@ struct UpdatePlanner {
     private mutating func planSnapshots<S: Storage & ~Copyable>(
         _ header: inout Header, _ storage: borrowing S
     ) throws(QCOW2Error) -> ([SnapshotTableEntry], byteCount: UInt64) {
+        if proposal.repair?.keepsSnapshotTable == true { return (state.entries, state.snapshotTableByteCount) }
         var entries: [SnapshotTableEntry] = []
         var kept: Set<Int> = []
         for snapshot in proposal.snapshots {

@@ -31,18 +31,28 @@ extension QSnap {
 
         @Option(
             help: ArgumentHelp(
-                "Repair 'leaks': free what nothing refers to; or 'all': refcounts, copied flags, the snapshot table.",
+                "Repair 'leaks': free what nothing refers to; or 'all': also refcounts, flags, incomplete snapshots.",
                 valueName: "what"))
         var repair: RepairChoice?
 
         @Flag(name: [.long, .customShort("n")], help: "With --repair: say what would change, and change nothing.")
         var dryRun = false
 
+        @Flag(
+            help: """
+                With --repair all: drop snapshots whose entries can't be read, for good; what only they hold is \
+                leaked then, and erased by the next repair.
+                """)
+        var dropUnreadableSnapshots = false
+
         @Flag(inversion: .prefixedNo, help: "Give the space of freed clusters back to the file system at once.")
         var discard = true
 
         func validate() throws {
             if dryRun, repair == nil { throw ValidationError("--dry-run needs --repair.") }
+            if dropUnreadableSnapshots, repair != .all {
+                throw ValidationError("--drop-unreadable-snapshots needs --repair all.")
+            }
             if forceShare, repair != nil, !dryRun {
                 throw ValidationError("--force-share can't be used with --repair.")
             }
@@ -93,8 +103,9 @@ extension QSnap {
             writeOptions.discardsFreedClusters = discard
             writeOptions.progress = options.progress
             let report = try suspect.repair(
-                repair.scope, isDryRun: dryRun, checking: options, options: writeOptions,
-                found: { output.add($0) }, remaining: { output.addRemaining($0) })
+                repair.scope, isDryRun: dryRun, droppingUnreadableSnapshots: dropUnreadableSnapshots,
+                checking: options, options: writeOptions, found: { output.add($0) },
+                remaining: { output.addRemaining($0) })
             return Outcome(check: report.after ?? report.before, repair: report)
         }
     }

@@ -217,6 +217,7 @@ extension RepairReport {
                     ("changed-l1-table", .bool(changesL1Table || separatesActiveL1)),
                     ("rewritten-snapshot-table", .bool(rewritesSnapshotTable)),
                     ("dropped-snapshots", .number(UInt64(droppedSnapshotCount))),
+                    ("kept-unreadable-snapshots", .number(UInt64(keptUnreadableSnapshotCount))),
                     ("cleared-bitmaps-bit", .bool(clearsBitmapsPromise)),
                     (
                         "cleared-marks",
@@ -229,7 +230,7 @@ extension RepairReport {
 
     /// What was done or would be, for people.
     var sentences: [String] {
-        guard hasChanges else { return ["Nothing to repair."] }
+        guard hasChanges else { return ["Nothing to repair."] + keptSentences }
         var parts: [String] = []
         if raisedRefcountCount > 0 { parts.append("\(raisedRefcountCount) refcounts raised") }
         if loweredRefcountCount > 0 { parts.append("\(loweredRefcountCount) refcounts lowered") }
@@ -242,6 +243,16 @@ extension RepairReport {
         if clearsBitmapsPromise { parts.append("the bitmaps bit cleared") }
         if clearedMarks.contains(.dirty) { parts.append("the dirty mark cleared") }
         if clearedMarks.contains(.corrupt) { parts.append("the corrupt mark cleared") }
-        return ["\(after == nil ? "Would repair" : "Repaired"): \(parts.joined(separator: ", "))."]
+        return ["\(after == nil ? "Would repair" : "Repaired"): \(parts.joined(separator: ", "))."] + keptSentences
+    }
+
+    /// Why the snapshot table was left alone, if it was.
+    private var keptSentences: [String] {
+        guard keptUnreadableSnapshotCount > 0 else { return [] }
+        let entries = keptUnreadableSnapshotCount == 1 ? "entry" : "entries"
+        return [
+            "\(keptUnreadableSnapshotCount) unreadable \(entries) of the snapshot table kept, and nothing freed; "
+                + "--drop-unreadable-snapshots gives them up."
+        ]
     }
 }

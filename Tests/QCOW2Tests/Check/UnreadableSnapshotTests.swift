@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+import Fixtures
+import QCOW2
+import QCOW2Testing
+import TestTools
+import Testing
+
+/// Repairing images some of whose snapshots can't be read: section "6.9 Check and repair".
+@Suite struct UnreadableSnapshotTests {
+    /// Three snapshots, the first of which alone holds some clusters.
+    private static func original() throws -> [UInt8] {
+        var image = try Image(storage: InMemoryStorage(Fixtures.bytes("v3-512.qcow2")))
+        try image.write([UInt8](repeating: 0xA5, count: 12 << 10), at: GuestOffset(0))
+        try image.flush()
+        try image.createSnapshot(named: "second")
+        try image.createSnapshot(named: "third")
+        return image.close().bytes
+    }
+
+    /// Damage to an entry of the table, and what the check makes of it.
+    enum Damage: String, CaseIterable {
+        /// The L1 table lies past the end of the file.
+        case l1Offset = "snapshot-entry-invalid"
+        /// Where the next entry starts isn't known.
+        case extraData = "snapshot-table-invalid"
+
+        func apply(to image: inout ImageBytes, at entry: Int) {
+            switch self {
+            case .l1Offset: image.set(1 << 40, at: entry)
+            case .extraData: image.set(2000, 4, at: entry + 36)
+            }
+        }
+    }
+
+    /// Where the entries of the snapshot table are.
+    private static func entries(of image: ImageBytes) throws -> [Int] {
+        let opened = try Image(storage: InMemoryStorage(image.bytes, isWritable: false))
+        var offset = Int(image.number(at: 64))
+        return opened.snapshots.map { snapshot in
+            defer { offset += (40 + 24 + snapshot.id.utf8.count + snapshot.name.utf8.count + 7) / 8 * 8 }
+            return offset
+        }
+    }
+
+    @Test(
+        "Repaired, the entry is still there, and once it is mended, so is everything it holds",
+        arguments: Damage.allCases, 0..<3)
+    func kept(_ damage: Damage, _ index: Int) throws {
+        let original = try Self.original()
+        var image = ImageBytes(bytes: original)
+        let place = try Self.entries(of: image)[index]
+        let entry = Array(original[place..<(place + 48)])
+        damage.apply(to: &image, at: place)
+        let damaged = Array(image.bytes[place..<(place + 48)])
+        // Flags to repair in the first L2 table of the active state, which the third snapshot uses, too.
+        let l1Table = Int(image.number(at: 40))
+        let l2Table = Int(image.number(at: l1Table) & 0xFF_FFFF_FFFF)
+        image.set(image.number(at: l2Table) | 1 << 63, at: l2Table)
+
+        var repaired = image.bytes
+        for scope in [RepairScope.all, .leaks, .all, .leaks] {
+            let (bytes, report) = try RepairTests.repair(repaired, scope)
+            #expect(report.loweredRefcountCount == 0 && report.droppedSnapshotCount == 0)
+            if scope == .all { #expect(report.keptUnreadableSnapshotCount == (damage == .l1Offset ? 1 : 3 - index)) }
+            repaired = bytes
+        }
+        let result = try CheckResult(repaired)
+        #expect(result.codes[damage.rawValue] == 1, "\(result.text)")
+        // Where the table ends is known: what it says can move, and the flags with it.
+        if damage == .l1Offset { #expect(result.report.count(of: .critical) == 0, "\(result.text)") }
+
+        var mended = ImageBytes(bytes: repaired)
+        let table = Int(mended.number(at: 64))
+        let moved = table + place - Int(image.number(at: 64))
+        #expect(Array(repaired[moved..<(moved + 48)]) == damaged)
+        mended.set(entry, at: moved)
+        #expect(try Contents(of: mended.bytes) == Contents(of: original))
+        let (final, _) = try RepairTests.repair(mended.bytes)
+        #expect(try CheckResult(final).report.tallies.isEmpty)
+        #expect(try Contents(of: final) == Contents(of: original))
+    }
+
+    @Test(
+        "Dropped on request, it is gone; what only it held is leaked until leaks are repaired",
+        arguments: Damage.allCases)
+    func dropped(_ damage: Damage) throws {
+        let original = try Self.original()
+        var image = ImageBytes(bytes: original)
+        let index = damage == .l1Offset ? 0 : 2
+        damage.apply(to: &image, at: try Self.entries(of: image)[index])
+        var suspect = try SuspectImage(storage: InMemoryStorage(image.bytes))
+        let report = try suspect.repair(.all, droppingUnreadableSnapshots: true)
+        #expect(report.droppedSnapshotCount == 1 && report.keptUnreadableSnapshotCount == 0)
+        #expect(report.loweredRefcountCount == 0 && report.rewritesSnapshotTable)
+        let repaired = suspect.close().bytes
+        let old = try Contents(of: original)
+        let names = old.names.enumerated().filter { $0.offset != index }.map(\.element)
+        let states = old.states.enumerated().filter { $0.offset != index + 1 }.map(\.element)
+        let result = try CheckResult(repaired)
+        #expect(result.report.worstSeverity == .leak, "\(result.text)")
+
+        let (final, last) = try RepairTests.repair(repaired, .leaks)
+        #expect(last.loweredRefcountCount > 0)
+        #expect(try CheckResult(final).report.tallies.isEmpty)
+        let new = try Contents(of: final)
+        #expect(new.names == names && new.states == states)
+    }
+}
