@@ -23,7 +23,7 @@ demo: packages-build
 
 test: packages
 	swift build --build-tests
-	swift test --skip-build
+	@Scripts/test.sh
 
 lint:
 	@Scripts/lint.sh

@@ -8,6 +8,19 @@ struct DiskChunk: Hashable, Sendable {
     var isZero: Bool
 
     var end: UInt64 { start + byteCount }
+
+    /// The chunk, or its parts if it is a long range of zeros: whoever writes those or hashes them takes a while, and
+    /// says in between how far it is.
+    var zeroParts: some Sequence<DiskChunk> {
+        let most: UInt64 = isZero ? 256 << 20 : .max
+        return sequence(state: self) { (rest: inout DiskChunk) -> DiskChunk? in
+            guard rest.byteCount > 0 else { return nil }
+            let part = DiskChunk(start: rest.start, byteCount: min(rest.byteCount, most), isZero: rest.isZero)
+            rest.start += part.byteCount
+            rest.byteCount -= part.byteCount
+            return part
+        }
+    }
 }
 
 /// Cuts a disk into chunks, from its start to its end, without reading any data.

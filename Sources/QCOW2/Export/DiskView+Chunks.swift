@@ -33,8 +33,8 @@ extension DiskView {
     /// - Parameters:
     ///   - threadCount: How many threads to use besides this one; by default one for each processor.
     ///   - progress: Called after each part; when it returns false, the reading stops.
-    ///   - body: Called on this thread with each range and its bytes, at most 1 MiB; with no bytes, for a range of any
-    ///     length, when all of it is zeros.
+    ///   - body: Called on this thread with each range and its bytes, at most 1 MiB; with no bytes, for a range of at
+    ///     most 256 MiB, when all of it is zeros.
     /// - Throws: What ``read(into:at:)`` and `body` throw; ``QCOW2Error/Code/cancelled``.
     public func readAll(
         threadCount: Int? = nil, progress: (@Sendable (Progress) -> Bool)? = nil,
@@ -48,10 +48,12 @@ extension DiskView {
         try ChunkPipeline(source, buffers).run(threadCount: threadCount) { (chunk, buffer) throws(QCOW2Error) in
             try buffer.fill(chunk, from: self)
         } finish: { (chunk, buffer) throws(QCOW2Error) in
-            try buffer.withBytes(of: chunk) { (bytes) throws(QCOW2Error) in
-                try body(GuestOffset(chunk.start)..<GuestOffset(chunk.end), bytes)
+            for part in chunk.zeroParts {
+                try buffer.withBytes(of: chunk) { (bytes) throws(QCOW2Error) in
+                    try body(GuestOffset(part.start)..<GuestOffset(part.end), bytes)
+                }
+                try meter.advance(by: part.byteCount)
             }
-            try meter.advance(by: chunk.byteCount)
         }
     }
 }

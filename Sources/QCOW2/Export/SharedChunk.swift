@@ -89,7 +89,7 @@ extension DiskView {
     ///   - threadCount: How many threads to use besides this one; by default one for each processor.
     ///   - progress: Called after each part; when it returns false, the reading stops.
     ///   - body: Called on this thread for each range with the indices of views that read alike there, and their bytes;
-    ///     with no bytes when all of it is zeros.
+    ///     with no bytes, for a range of at most 256 MiB, when all of it is zeros.
     /// - Throws: What ``read(into:at:)`` and `body` throw; ``QCOW2Error/Code/cancelled``.
     public static func readAll(
         _ views: [DiskView], threadCount: Int? = nil, progress: (@Sendable (Progress) -> Bool)? = nil,
@@ -104,7 +104,14 @@ extension DiskView {
             try place.fill(chunk, from: views)
         } finish: { (chunk, place) throws(QCOW2Error) in
             let range = GuestOffset(chunk.start)..<GuestOffset(chunk.start + chunk.byteCount)
-            if !chunk.zeros.isEmpty { try body(range, chunk.zeros, [UInt8]().span) }
+            if !chunk.zeros.isEmpty {
+                let zeros = DiskChunk(start: chunk.start, byteCount: chunk.byteCount, isZero: true)
+                for part in zeros.zeroParts {
+                    try body(GuestOffset(part.start)..<GuestOffset(part.end), chunk.zeros, [UInt8]().span)
+                    if chunk.groups.isEmpty { try meter.advance(by: part.byteCount) }
+                }
+            }
+            guard !chunk.groups.isEmpty else { return }
             let part = DiskChunk(start: chunk.start, byteCount: chunk.byteCount, isZero: false)
             for (group, states) in chunk.groups.enumerated() {
                 try unsafe place.buffers[group].withBytes(of: part) { (bytes) throws(QCOW2Error) in

@@ -35,6 +35,7 @@ enum Console {
             let zeros = [UInt8](repeating: 0, count: Int(min(byteCount, 1 << 20)))
             var rest = byteCount
             while rest > 0, error == 0 {
+                guard Interruption.signal == 0 else { throw QCOW2Error(.cancelled, "A signal asked for the end.") }
                 let count = Int(min(rest, UInt64(zeros.count)))
                 error = writeAll(zeros.span.extracting(..<count), to: 1)
                 rest -= UInt64(count)
