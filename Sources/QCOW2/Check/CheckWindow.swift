@@ -46,6 +46,9 @@ struct CheckWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
     }
 
     /// Notes which of neighbouring clusters will have a refcount of one, and keeps the references.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
     mutating func loadOnes(_ refcounts: [UInt64], of piece: Range<UInt64>) {
         guard piece.lowerBound >= range.lowerBound, piece.upperBound <= range.upperBound else { return }
         let base = Int(piece.lowerBound - range.lowerBound)

@@ -72,6 +72,9 @@ struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
         addMany(run, weight)
     }
 
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
     private mutating func addMany(_ run: ClusterRun, _ weight: Lane) {
         let first = max(run.first, range.lowerBound)
         let end = min(run.end, range.upperBound)
@@ -84,6 +87,23 @@ struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
             bits |= sum
         }
         seen |= bits
+    }
+
+    /// Adds every L2 table itself, and what those refer to whose runs were kept.
+    ///
+    /// - Returns: Whether all weights fit into a lane.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
+    mutating func addKnown(_ tables: L2Tables, _ geometry: ImageGeometry) -> Bool {
+        for index in 0..<tables.count {
+            let table = tables[index]
+            guard let weight = Self.weight(old: table.oldWeight, new: table.newWeight) else { return false }
+            add(ClusterRun(first: geometry.cluster(at: table.offset), count: 1), weight)
+            guard table.targets.overlaps(range) else { continue }
+            for run in tables.keptRuns(of: table) ?? [] { add(run, weight) }
+        }
+        return true
     }
 
     /// Adds a weight to everything that an L2 table refers to.
@@ -110,6 +130,9 @@ struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
     }
 
     /// References in the file as it is.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
     func old(_ cluster: UInt64) -> UInt64 { UInt64(lanes[Int(cluster - range.lowerBound)] & Self.referencesMask) }
 
     func covers(_ cluster: UInt64) -> Bool { range.contains(cluster) }

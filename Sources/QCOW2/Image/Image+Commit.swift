@@ -108,7 +108,9 @@ extension Image where S: ~Copyable {
             try work.checkForWish()
             try writer.add(table.bytes, at: table.offset, to: &storage)
         }
-        var refcounts = update.refcounts.map { RefcountWriter($0) }
+        // Taken out of the update, so that what it counted with is not there twice.
+        var refcounts: RefcountWriter?
+        if let plan = update.refcounts.take() { refcounts = RefcountWriter(plan) }
         try refcounts?.write(with: &writer, to: &storage, &work)
         try writer.finish(&storage)
         return refcounts

@@ -18,9 +18,9 @@ struct RefcountWriter {
 
     private var geometry: ImageGeometry { plan.table.geometry }
 
-    init(_ plan: RefcountPlan) {
-        self.plan = plan
+    init(_ plan: consuming RefcountPlan) {
         reader = RefcountReader(plan.table)
+        self.plan = plan
     }
 
     /// Hands every block that changes to the writer.

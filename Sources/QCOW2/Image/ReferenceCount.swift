@@ -83,14 +83,7 @@ struct ReferenceCount<Lane: FixedWidthInteger & UnsignedInteger & Sendable> {
             guard let weight = CountWindow<Lane>.weight(old: 1, new: 1) else { return false }
             window.add(table.run, weight)
         }
-        for index in 0..<l2Tables.count {
-            let table = l2Tables[index]
-            guard let weight = CountWindow<Lane>.weight(old: table.oldWeight, new: table.newWeight) else {
-                return false
-            }
-            window.add(ClusterRun(first: geometry.cluster(at: table.offset), count: 1), weight)
-            for run in l2Tables.keptRuns(of: table) ?? [] { window.add(run, weight) }
-        }
+        guard window.addKnown(l2Tables, geometry) else { return false }
         let range = window.range
         let scan = scan
         try reader.forEach(

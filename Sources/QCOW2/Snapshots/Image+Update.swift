@@ -43,7 +43,7 @@ extension Image where S: ~Copyable {
         var work = WorkMeter(options.progress)
         let update = try UpdatePlanner.plan(
             proposal, from: state, reading: storage, budget: options.memoryBudget, &work)
-        try commit(update, discarding: options.discardsFreedClusters, &work)
+        try commit(consume update, discarding: options.discardsFreedClusters, &work)
     }
 
     /// Reads the state, lets `change` say what should be different, and plans that without writing.
