@@ -27,8 +27,9 @@ struct BackingChain: Sendable {
                 guard policy.allows(request) else {
                     throw QCOW2Error(.backingFileNotAllowed, "opening it was not allowed")
                 }
+                // The file that was allowed, even if a symbolic link leads elsewhere by now.
                 let path = backingFile.path(from: imagePath)
-                let storage = try FileStorage(path: path, for: access)
+                let storage = try FileStorage(notFollowingLinkAt: request.path, called: path, for: access)
                 let identity = try storage.identity()
                 guard !identities.contains(identity) else {
                     throw QCOW2Error(.corrupt, "the file is already part of the chain")

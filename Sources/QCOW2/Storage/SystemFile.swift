@@ -18,9 +18,12 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
     private let descriptor: Int32
     private let calls: Calls
 
-    init(path: String, for access: FileStorage.Access, isNew: Bool = false, calls: Calls) throws(QCOW2Error) {
-        (descriptor, locking) = try Self.open(path, for: access, isNew, calls)
-        name = path
+    init(
+        path: String, called name: String? = nil, for access: FileStorage.Access, isNew: Bool = false,
+        followsLink: Bool = true, calls: Calls
+    ) throws(QCOW2Error) {
+        (descriptor, locking) = try Self.open(path, for: access, isNew: isNew, followsLink: followsLink, calls)
+        self.name = name ?? path
         self.access = access
         self.calls = calls
     }
@@ -34,11 +37,12 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
 
     /// Opens, inspects and locks the file; leaves no descriptor behind when it throws.
     private static func open(
-        _ path: String, for access: FileStorage.Access, _ isNew: Bool, _ calls: Calls
+        _ path: String, for access: FileStorage.Access, isNew: Bool, followsLink: Bool, _ calls: Calls
     ) throws(QCOW2Error) -> (Int32, FileStorage.Locking) {
         // O_NONBLOCK: opening a pipe must not wait for its other end.
         var flags = (access == .writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK
         if isNew { flags |= O_CREAT | O_EXCL }
+        if !followsLink { flags |= O_NOFOLLOW }
         let descriptor: Int32
         switch retryingInterrupts({ calls.open(path, flags) }) {
         case .success(let opened): descriptor = try aboveStandardStreams(opened, path, calls)
