@@ -6,7 +6,8 @@
 #
 #   Scripts/fuzz.sh SECONDS [TARGET...]
 #
-# QCOW2_SEED makes a run begin with the same inputs as another. Inputs that lead on are kept in .build-fuzz/corpus, those that fail in .build-fuzz/crashes; to repeat one:
+# QCOW2_SEED makes a run begin with the same inputs as another. Inputs that lead on are kept in .build-fuzz/corpus, those
+# that fail in .build-fuzz/crashes; to repeat one:
 #
 #   QCOW2_FUZZ=TARGET SWIFT_BACKTRACE=enable=no .build-fuzz/release/Fuzz FILE
 set -eu
@@ -44,9 +45,12 @@ for target in "$@"; do
     snapshots) length=4096 ;;
     *) length=512 ;;
     esac
+    # A repair may make a small file 64 MiB larger.
+    memory=64
+    [ "$target" != repair ] || memory=192
     echo "== $target: $each seconds"
     "$build/release/Fuzz" "$corpus" -max_total_time="$each" -max_len="$length" -timeout=30 -rss_limit_mb=1024 \
-        -malloc_limit_mb=64 -artifact_prefix="$build/crashes/$target-" -print_final_stats=1 -verbosity=0 \
+        -malloc_limit_mb="$memory" -artifact_prefix="$build/crashes/$target-" -print_final_stats=1 -verbosity=0 \
         -seed="${QCOW2_SEED:-0}" \
         2>"$build/$target.log" || {
         status=$?
