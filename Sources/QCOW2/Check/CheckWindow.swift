@@ -166,6 +166,9 @@ struct CheckWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
     /// Adds runs that an L2 table was found to refer to, all with the same copied flag.
     ///
     /// - Returns: Whether the flag is wrong somewhere.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
     mutating func addRuns(_ runs: ArraySlice<ClusterRun>, _ weight: Lane, flag: Bool) -> Bool {
         var mismatch: Lane = 0
         for run in runs { mismatch |= addData(run, weight, flag: flag ? 1 : 0) }

@@ -3,25 +3,31 @@
 
 /// Writes the records of Ceph's `rbd export-diff` stream, version 1: all numbers are little-endian.
 struct RBDDiffWriter {
-    private var record: [UInt8] = []
+    /// What wasn't handed on yet.
+    private var pending: [UInt8] = []
     private let write: (Span<UInt8>) throws(QCOW2Error) -> Void
 
     init(_ write: @escaping (Span<UInt8>) throws(QCOW2Error) -> Void) { self.write = write }
 
     private mutating func append(_ number: UInt64, byteCount: Int = 8) {
-        for index in 0..<byteCount { record.append(UInt8(truncatingIfNeeded: number >> UInt64(8 * index))) }
+        for index in 0..<byteCount { pending.append(UInt8(truncatingIfNeeded: number >> UInt64(8 * index))) }
     }
 
-    private mutating func finish() throws(QCOW2Error) {
-        let bytes = record
-        record = []
-        try write(bytes.span)
+    /// Hands on what has come together, once it is worth it.
+    private mutating func finishRecord() throws(QCOW2Error) {
+        if pending.count >= 1 << 18 { try flush() }
+    }
+
+    private mutating func flush() throws(QCOW2Error) {
+        guard !pending.isEmpty else { return }
+        try write(pending.span)
+        pending.removeAll(keepingCapacity: true)
     }
 
     private mutating func add(_ kind: Character, _ name: [UInt8]) {
-        record += Array(String(kind).utf8)
+        pending += Array(String(kind).utf8)
         append(UInt64(name.count), byteCount: 4)
-        record += name
+        pending += name
     }
 
     /// Writes what precedes the changes.
@@ -32,34 +38,39 @@ struct RBDDiffWriter {
     ///   - size: Bytes of the disk afterwards.
     /// - Throws: What the stream's receiver throws.
     mutating func begin(from old: [UInt8]?, to new: [UInt8]?, size: UInt64) throws(QCOW2Error) {
-        record += Array("rbd diff v1\n".utf8)
+        pending += Array("rbd diff v1\n".utf8)
         if let old { add("f", old) }
         if let new { add("t", new) }
-        record.append(UInt8(ascii: "s"))
+        pending.append(UInt8(ascii: "s"))
         append(size)
-        try finish()
+        try finishRecord()
     }
 
     /// Says that a range is zeros.
     mutating func addZeros(_ start: UInt64, _ byteCount: UInt64) throws(QCOW2Error) {
-        record.append(UInt8(ascii: "z"))
+        pending.append(UInt8(ascii: "z"))
         append(start)
         append(byteCount)
-        try finish()
+        try finishRecord()
     }
 
     /// Gives a range its data.
     mutating func add(_ data: Span<UInt8>, at start: UInt64) throws(QCOW2Error) {
-        record.append(UInt8(ascii: "w"))
+        pending.append(UInt8(ascii: "w"))
         append(start)
         append(UInt64(data.count))
-        try finish()
-        try write(data)
+        guard data.count < 1 << 16 else {
+            try flush()
+            return try write(data)
+        }
+        // SAFETY: the bytes are copied while the span is valid.
+        unsafe data.withUnsafeBufferPointer { unsafe pending.append(contentsOf: $0) }
+        try finishRecord()
     }
 
     mutating func end() throws(QCOW2Error) {
-        record.append(UInt8(ascii: "e"))
-        try finish()
+        pending.append(UInt8(ascii: "e"))
+        try flush()
     }
 }
 
@@ -111,6 +122,35 @@ extension ImageReader where S: ~Copyable {
             try writer.end()
             return difference
         }
+    }
+
+    /// Writes what changed between two states to a new file, as
+    /// ``exportRBDDiff(from:to:isExact:progress:_:)`` does, which appears under its name when it is complete.
+    ///
+    /// - Parameters:
+    ///   - path: Where the file will be; its directory must be there.
+    ///   - old: The earlier state; without one, the stream holds all of the later state.
+    ///   - new: The later state.
+    ///   - isExact: Whether to leave out ranges whose data didn't change.
+    ///   - options: Whether the file may replace another, and progress; its format counts for nothing.
+    /// - Returns: Sizes and sums of the changes.
+    /// - Throws: What ``exactDiff(from:to:progress:_:)`` throws; `fileExists` when the name is taken, or is that of a
+    ///   file that is being read.
+    @discardableResult
+    public func exportRBDDiff(
+        toFile path: String, from old: DiskState?, to new: DiskState = .active, isExact: Bool = false,
+        options: ExportOptions = ExportOptions()
+    ) throws(QCOW2Error) -> DiskDifference {
+        let names = try view(of: new).fileNames
+        let file = try NewFile(path: path, replacesExisting: options.replacesExisting, sources: names)
+        var byteCount: UInt64 = 0
+        let difference = try exportRBDDiff(from: old, to: new, isExact: isExact, progress: options.progress) {
+            (bytes) throws(QCOW2Error) in
+            try file.write(bytes, at: byteCount)
+            byteCount += UInt64(bytes.count)
+        }
+        try file.commit(byteCount: byteCount, flushes: options.flushes)
+        return difference
     }
 
     /// The name by which a stream refers to a state.

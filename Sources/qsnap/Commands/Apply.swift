@@ -7,6 +7,7 @@ import QCOW2
 extension QSnap {
     struct Apply: ImageCommand {
         static let configuration = CommandConfiguration(
+            commandName: "apply",
             abstract: "Make the disk what it was when a snapshot was created, its size included.",
             discussion: """
                 What the disk holds now is lost, unless --save-current keeps it as a snapshot. Both happen in one \

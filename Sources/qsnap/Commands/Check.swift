@@ -7,6 +7,7 @@ import QCOW2
 extension QSnap {
     struct Check: ParsableCommand {
         static let configuration = CommandConfiguration(
+            commandName: "check",
             abstract: "Check an image, and repair it: all metadata of the active state and of every snapshot.",
             discussion: """
                 Needs neither the image's backing file nor an encryption key, and opens it for reading only, except \

@@ -6,7 +6,8 @@ import QCOW2
 
 extension QSnap {
     struct Create: ImageCommand {
-        static let configuration = CommandConfiguration(abstract: "Create a snapshot of the disk inside an image.")
+        static let configuration = CommandConfiguration(
+            commandName: "create", abstract: "Create a snapshot of the disk inside an image.")
 
         @OptionGroup var options: ImageOptions
 

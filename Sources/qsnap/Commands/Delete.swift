@@ -7,6 +7,7 @@ import QCOW2
 extension QSnap {
     struct Delete: ImageCommand {
         static let configuration = CommandConfiguration(
+            commandName: "delete",
             abstract: "Delete snapshots, all in one step.",
             discussion: "An interrupted command leaves all of the named snapshots or none.")
 

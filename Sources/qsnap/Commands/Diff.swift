@@ -7,6 +7,7 @@ import QCOW2
 extension QSnap {
     struct Diff: ImageReadingCommand {
         static let configuration = CommandConfiguration(
+            commandName: "diff",
             abstract: "Say which ranges of the disk changed between two states.",
             usage: "qsnap diff <image> <from> [<to>] [options]\nqsnap diff <image> --full [<to>] [options]",
             discussion: """
@@ -105,13 +106,18 @@ extension QSnap {
         private func export(
             _ reader: ImageReader<FileStorage>, to path: String, _ progress: @escaping @Sendable (Progress) -> Bool
         ) throws {
-            var file = try StreamFile(path)
-            let difference = try reader.exportRBDDiff(from: from, to: to, isExact: exact, progress: progress) {
-                (bytes) throws(QCOW2Error) in
-                try file.write(bytes)
+            guard path != "-" else {
+                try reader.exportRBDDiff(from: from, to: to, isExact: exact, progress: progress) {
+                    (bytes) throws(QCOW2Error) in
+                    try Console.write(bytes, or: 0)
+                }
+                return
             }
-            try file.finish()
-            guard path != "-" else { return }
+            var exportOptions = ExportOptions()
+            exportOptions.flushes = true
+            exportOptions.progress = progress
+            let difference = try reader.exportRBDDiff(
+                toFile: path, from: from, to: to, isExact: exact, options: exportOptions)
             let done = "Exported the changes to '\(path)': \(sentence(difference))"
             let members = heading + difference.jsonMembers + [("output", JSON.string(path))]
             try Console.write((options.json ? JSON.object(members).text() : printable(done)) + "\n", after: done)

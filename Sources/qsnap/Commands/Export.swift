@@ -7,6 +7,7 @@ import QCOW2
 extension QSnap {
     struct Export: ReadCommand {
         static let configuration = CommandConfiguration(
+            commandName: "export",
             abstract: "Write one state of the disk to a file of its own, at that state's own size.",
             usage: "qsnap export <image> [<snapshot>] <output> [options]",
             discussion: """
@@ -14,7 +15,7 @@ extension QSnap {
                 another name in the same directory. Zeros become holes. With - the disk goes to standard output.
                 """)
 
-        @OptionGroup var reading: ReadOptions
+        @OptionGroup var reading: DiskReadingOptions
 
         @Argument(
             help: ArgumentHelp("The snapshot's ID or name, if any; the new file.", valueName: "snapshot> <output"))

@@ -7,13 +7,14 @@ import QCOW2
 extension QSnap {
     struct Hash: ReadCommand {
         static let configuration = CommandConfiguration(
+            commandName: "hash",
             abstract: "Print the SHA-256 of the disk's content, in one of its states or in all of them.",
             discussion: """
                 The hash is that of the raw disk at the state's own size, as export writes it. Without SNAPSHOT, the \
                 active state. A manifest has one line for each state: the hash, the size, and the state.
                 """)
 
-        @OptionGroup var reading: ReadOptions
+        @OptionGroup var reading: DiskReadingOptions
 
         @Argument(help: "The snapshot's ID or name.")
         var snapshot: String?

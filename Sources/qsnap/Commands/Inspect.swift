@@ -7,6 +7,7 @@ import QCOW2
 extension QSnap {
     struct Inspect: ParsableCommand {
         static let configuration = CommandConfiguration(
+            commandName: "inspect",
             abstract: "Show what an image is, even one that can't be opened, and what an examiner should know.",
             discussion: """
                 Opens the image for reading only and changes nothing, not even its times of change; opens no other \

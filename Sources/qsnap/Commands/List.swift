@@ -7,6 +7,7 @@ import QCOW2
 extension QSnap {
     struct List: ParsableCommand {
         static let configuration = CommandConfiguration(
+            commandName: "list",
             abstract: "List the snapshots inside images.",
             discussion: "Opens the images for reading only; needs neither backing files nor encryption keys.")
 
@@ -35,19 +36,16 @@ extension QSnap {
                     if verbose { image.reportLocking(path) }
                     let snapshots = image.snapshots
                     let usages = usage ? try usages(in: image) : nil
+                    guard json else {
+                        sections.append(section(path, snapshots, usages))
+                        continue
+                    }
+                    let list = snapshots.indices.map { snapshots[$0].json(with: usages?[$0].jsonMembers ?? []) }
                     objects.append(
                         .object([
-                            ("image", .string(path)),
-                            ("virtual-size", .number(image.virtualSize)),
-                            (
-                                "snapshots",
-                                .array(
-                                    snapshots.indices.map {
-                                        snapshots[$0].json(with: usages?[$0].jsonMembers ?? [])
-                                    })
-                            ),
+                            ("image", .string(path)), ("virtual-size", .number(image.virtualSize)),
+                            ("snapshots", .array(list)),
                         ]))
-                    sections.append(section(path, snapshots, usages))
                 } catch {
                     failures.append(Failure(error, in: path))
                 }

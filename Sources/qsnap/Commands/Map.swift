@@ -7,10 +7,11 @@ import QCOW2
 extension QSnap {
     struct Map: ReadCommand {
         static let configuration = CommandConfiguration(
+            commandName: "map",
             abstract: "Show where each part of the disk is stored, in one of its states.",
             discussion: "Reads no data. Without SNAPSHOT, the active state.")
 
-        @OptionGroup var reading: ReadOptions
+        @OptionGroup var reading: DiskReadingOptions
 
         @Argument(help: "The snapshot's ID or name.")
         var snapshot: String?

@@ -6,7 +6,8 @@ import QCOW2
 
 extension QSnap {
     struct Rename: ImageCommand {
-        static let configuration = CommandConfiguration(abstract: "Give a snapshot another name.")
+        static let configuration = CommandConfiguration(
+            commandName: "rename", abstract: "Give a snapshot another name.")
 
         @OptionGroup var options: ImageOptions
 

@@ -7,6 +7,7 @@ import QCOW2
 extension QSnap {
     struct Usage: ImageReadingCommand {
         static let configuration = CommandConfiguration(
+            commandName: "usage",
             abstract: "Say how much each state of the disk holds, and what deleting snapshots would free.",
             discussion: """
                 ONLY HERE is what no other state holds, and so what deleting that snapshot alone frees; SHARED is what \

@@ -5,15 +5,8 @@ import ArgumentParser
 import QCOW2
 
 /// What every command that reads the disk takes.
-struct ReadOptions: ParsableArguments {
-    @Argument(help: "The qcow2 image file.", completion: .file())
-    var image: String
-
-    @Flag(help: "Print JSON.")
-    var json = false
-
-    @Flag(name: [.long, .customShort("U")], help: "Read the image even while another process writes to it.")
-    var forceShare = false
+struct DiskReadingOptions: ParsableArguments {
+    @OptionGroup private var reading: ReadingOptions
 
     @Flag(
         help: """
@@ -23,9 +16,11 @@ struct ReadOptions: ParsableArguments {
     var allowBacking = false
 
     func openReader() throws(QCOW2Error) -> ImageReader<FileStorage> {
-        let image = try Image.open(image, for: forceShare ? .readingWithoutLock : .reading)
-        return try ImageReader(image, backing: allowBacking ? .anyFile : .sameDirectory)
+        try ImageReader(reading.open(), backing: allowBacking ? .anyFile : .sameDirectory)
     }
+
+    var image: String { reading.image }
+    var json: Bool { reading.json }
 
     /// The state that a command's argument means.
     func state(_ snapshot: String?) -> DiskState {
@@ -54,5 +49,5 @@ struct ReadOptions: ParsableArguments {
 
 /// A command that reads the disk of one image.
 protocol ReadCommand: ParsableCommand {
-    var reading: ReadOptions { get }
+    var reading: DiskReadingOptions { get }
 }

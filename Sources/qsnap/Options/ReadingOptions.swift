@@ -12,7 +12,7 @@ struct ReadingOptions: ParsableArguments {
     @Flag(help: "Print JSON.")
     var json = false
 
-    @Flag(name: [.long, .customShort("U")], help: "Read an image even while another process writes to it.")
+    @Flag(name: [.long, .customShort("U")], help: "Read the image even while another process writes to it.")
     var forceShare = false
 
     func open() throws(QCOW2Error) -> Image<FileStorage> {

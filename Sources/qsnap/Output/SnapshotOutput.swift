@@ -49,8 +49,9 @@ func table(_ rows: [[String]]) -> String {
     let widths = (rows.first ?? []).indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
     return rows.map { row in
         let cells = zip(row, widths).map { $0 + String(repeating: " ", count: $1 - $0.count) }
-        let line = cells.joined(separator: "  ")
-        return String(line.reversed().drop { $0 == " " }.reversed()) + "\n"
+        var line = cells.joined(separator: "  ")
+        while line.utf8.last == UInt8(ascii: " ") { line.removeLast() }
+        return line + "\n"
     }.joined()
 }
 

@@ -18,6 +18,12 @@ enum OpenedDisk: ~Copyable {
     case raw(FileStorage)
 }
 
+/// An open file, and what its first bytes say.
+private struct OpenedFile: ~Copyable {
+    let storage: FileStorage
+    let start: ImageStart
+}
+
 extension Source {
     /// Formats that qemu-img knows and this program doesn't.
     static let otherFormats: Set<String> = [
@@ -42,6 +48,22 @@ extension Source {
     /// - Returns: The open image or file.
     /// - Throws: ``Refusal``.
     func open(forWriting isWriting: Bool, warns: Bool? = nil) throws(Refusal) -> OpenedDisk {
+        let opened = try openFile(forWriting: isWriting) { error in
+            refusal("Could not read image for determining its format: \(error.systemReason)")
+        }
+        switch format ?? opened.start.format {
+        case "qcow2": return .qcow2(try openImage(opened.storage, opened.start, forWriting: isWriting))
+        case "raw", "file":
+            if format == nil, warns ?? isWriting { warnAboutRaw() }
+            return .raw(opened.storage)
+        case let other: throw refusal("the format '\(other)' isn't supported by qsnap")
+        }
+    }
+
+    /// Opens the file and reads its start.
+    private func openFile(
+        forWriting isWriting: Bool, _ unreadable: (QCOW2Error) -> Refusal
+    ) throws(Refusal) -> OpenedFile {
         try checkFormat()
         if isWriting, sharesByForce == true, !isReadOnly {
             throw refusal("force-share=on can only be used with read-only images")
@@ -56,18 +78,11 @@ extension Source {
         } catch {
             throw opening(error)
         }
-        let start: ImageStart
         do throws(QCOW2Error) {
-            start = try ImageStart(reading: storage)
+            let start = try ImageStart(reading: storage)
+            return OpenedFile(storage: storage, start: start)
         } catch {
-            throw refusal("Could not read image for determining its format: \(error.systemReason)")
-        }
-        switch format ?? start.format {
-        case "qcow2": return .qcow2(try openImage(storage, start, forWriting: isWriting))
-        case "raw", "file":
-            if format == nil, warns ?? isWriting { warnAboutRaw() }
-            return .raw(storage)
-        case let other: throw refusal("the format '\(other)' isn't supported by qsnap")
+            throw unreadable(error)
         }
     }
 
@@ -110,40 +125,21 @@ extension Source {
 
     /// Opens the file for a check, which looks further than others into a damaged image.
     func openForCheck(repairing isRepairing: Bool) throws(Refusal) -> SuspectImage<FileStorage> {
-        try checkFormat()
-        if isRepairing, sharesByForce == true, !isReadOnly {
-            throw refusal("force-share=on can only be used with read-only images")
-        }
-        if let problem { throw refusal(problem) }
-        if isRepairing, isReadOnly { throw refusal("Block node is read-only") }
-        let access: FileStorage.Access =
-            isRepairing ? .writing : sharesByForce == true || !takesLocks ? .readingWithoutLock : .reading
-        let storage: FileStorage
-        do throws(QCOW2Error) {
-            storage = try FileStorage(path: path, for: access)
-        } catch {
-            throw opening(error)
-        }
-        let start: ImageStart
-        do throws(QCOW2Error) {
-            start = try ImageStart(reading: storage)
-        } catch {
-            throw opening(error)
-        }
-        switch format ?? start.format {
+        let opened = try openFile(forWriting: isRepairing, opening(_:))
+        switch format ?? opened.start.format {
         case "qcow2": break
         case "raw", "file":
             if format == nil, isRepairing { warnAboutRaw() }
             throw Refusal("This image format does not support checks", status: 63)
         case let other: throw refusal("the format '\(other)' isn't supported by qsnap")
         }
-        guard start.format == "qcow2" else {
-            throw refusal("\(start.versionComplaint ?? "Image is not in qcow2 format")")
+        guard opened.start.format == "qcow2" else {
+            throw refusal("\(opened.start.versionComplaint ?? "Image is not in qcow2 format")")
         }
         do throws(QCOW2Error) {
-            return try SuspectImage(storage: storage)
+            return try SuspectImage(storage: opened.storage)
         } catch {
-            throw refusal("\(start.complaint ?? error.description)")
+            throw refusal("\(opened.start.complaint ?? error.description)")
         }
     }
 
