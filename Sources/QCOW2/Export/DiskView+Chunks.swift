@@ -5,6 +5,8 @@
 final class ChunkBuffer: Sendable {
     // SAFETY: the pipeline's monitor orders every use by one thread before that by the next.
     private nonisolated(unsafe) var bytes: [UInt8]
+    // SAFETY: as above.
+    private nonisolated(unsafe) var parts: [Range<Int>] = []
 
     init(byteCount: Int) { unsafe bytes = [UInt8](repeating: 0, count: byteCount) }
 
@@ -13,6 +15,26 @@ final class ChunkBuffer: Sendable {
         guard !chunk.isZero else { return }
         try unsafe bytes.withMutableSpan(of: 0..<Int(chunk.byteCount)) { (part) throws(QCOW2Error) in
             try view.read(into: &part, at: GuestOffset(chunk.start))
+        }
+    }
+
+    /// Reads a chunk, and finds the parts of it that hold other bytes than zeros.
+    func fillParts(_ chunk: DiskChunk, from view: DiskView) throws(QCOW2Error) {
+        try fill(chunk, from: view)
+        var parts: [Range<Int>] = []
+        try withBytes(of: chunk) { (bytes) throws(QCOW2Error) in
+            try bytes.forEachNonZeroPart { parts.append($0) }
+        }
+        unsafe self.parts = parts
+    }
+
+    /// Lends the parts of a chunk that ``fillParts(_:from:)`` found, each with its place in the chunk.
+    func withParts(
+        of chunk: DiskChunk, _ body: (Span<UInt8>, Int) throws(QCOW2Error) -> Void
+    ) throws(QCOW2Error) {
+        let parts = unsafe parts
+        try withBytes(of: chunk) { (bytes) throws(QCOW2Error) in
+            for part in parts { try body(bytes.extracting(part), part.lowerBound) }
         }
     }
 

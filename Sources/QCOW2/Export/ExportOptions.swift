@@ -60,13 +60,12 @@ extension DiskView {
         meter.expect(virtualSize)
         try ChunkPipeline(ChunkSource(self), buffers).run(threadCount: threadCount) {
             (chunk, buffer) throws(QCOW2Error) in
-            try buffer.fill(chunk, from: self)
-            try buffer.withBytes(of: chunk) { (bytes) throws(QCOW2Error) in
-                try bytes.forEachNonZeroPart { (part) throws(QCOW2Error) in
-                    try file.write(bytes.extracting(part), at: chunk.start + UInt64(part.lowerBound))
-                }
+            try buffer.fillParts(chunk, from: self)
+        } finish: { (chunk, buffer) throws(QCOW2Error) in
+            // By one thread: writers of one file only wait for each other.
+            try buffer.withParts(of: chunk) { (bytes, start) throws(QCOW2Error) in
+                try file.write(bytes, at: chunk.start + UInt64(start))
             }
-        } finish: { (chunk, _) throws(QCOW2Error) in
             try meter.advance(by: chunk.byteCount)
         }
     }
