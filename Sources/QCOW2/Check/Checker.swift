@@ -34,7 +34,7 @@ struct Checker {
         work = WorkMeter(options.progress)
         tally = ReferenceTally(
             subject, claims, mappings.l2Tables, isDeep: options.decodesCompressedClusters && !subject.hasDataFile)
-        refcounts = RefcountReader(subject.refcounts)
+        refcounts = RefcountReader(subject.refcounts, readsAhead: true)
     }
 
     /// Checks everything else.

@@ -63,7 +63,7 @@ struct RepairCounts: Sendable {
             throws(QCOW2Error) -> Void
     ) throws(QCOW2Error) {
         let refcounts = tally.subject.refcounts
-        var reader = RefcountReader(refcounts)
+        var reader = RefcountReader(refcounts, readsAhead: true)
         var new = [UInt64](repeating: 0, count: RefcountReader.pieceCount)
         func visit(_ range: Range<UInt64>, _ settled: inout CheckWindow<UInt64>) throws(QCOW2Error) {
             var first = range.lowerBound

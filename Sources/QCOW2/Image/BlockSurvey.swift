@@ -15,13 +15,11 @@ struct BlockSurvey: Sendable {
 
     /// The most free runs that are remembered: 2 MiB.
     private static let maximumFreeCount = 1 << 17
-    /// How many blocks are asked for ahead.
-    private static let aheadCount = 32
 
     init(_ table: RefcountTable) {
         hasChanges = [Bool](repeating: false, count: table.blockOffsets.count)
         lastUsed = [UInt64](repeating: 0, count: table.blockOffsets.count)
-        reader = RefcountReader(table)
+        reader = RefcountReader(table, readsAhead: true)
     }
 
     /// A survey in which nothing was found yet, with room for blocks that describe so many clusters.
@@ -52,15 +50,7 @@ struct BlockSurvey: Sendable {
         _ window: inout CountWindow<Lane>, _ state: ImageState, _ storage: borrowing S
     ) throws(QCOW2Error) {
         var first = window.range.lowerBound
-        var hinted = state.refcounts.blockIndex(of: first)
         while first < window.range.upperBound {
-            let ahead = state.refcounts.blockIndex(of: first) + Self.aheadCount
-            while hinted < ahead {
-                if let offset = state.refcounts.blockOffset(hinted) {
-                    storage.willRead(state.geometry.clusterByteCount, at: offset)
-                }
-                hinted += 1
-            }
             let piece = reader.piece(from: first, upTo: window.range.upperBound)
             let isDescribed = try reader.read(piece, from: storage)
             let count = Int(piece.upperBound - first)

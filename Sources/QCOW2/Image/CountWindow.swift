@@ -148,29 +148,72 @@ struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
         _ stored: [UInt64], count: Int, from first: UInt64, maximumRefcount: UInt64
     ) -> SettledPiece {
         let base = Int(first - range.lowerBound)
-        var (changes, everyNew, bad, usedCount): (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+        var settlement = Settlement()
         // Spans of just this piece: bounds are checked once, and not in the loop, which then takes half the time.
         var whole = lanes.mutableSpan
         var part = whole._mutatingExtracting(base..<(base + count))
         let stored = stored.span.extracting(..<count)
-        for index in 0..<count {
-            let lane = part[index]
-            let refcount = stored[index]
-            let rest = refcount &- UInt64(truncatingIfNeeded: lane & Self.referencesMask)
-            let change = Self.change(lane)
+        for start in stride(from: 0, to: count, by: Self.blockCount) {
+            let block = start..<min(start + Self.blockCount, count)
+            var lanes = part._mutatingExtracting(block)
+            let refcounts = stored.extracting(block)
+            if Self.isUniform(lanes.span, refcounts) {
+                // Mostly so where clusters lie in the disk's order.
+                let lane = lanes[0]
+                let settled = settlement.settle(lane, refcounts[0], times: UInt64(block.count))
+                if settled != lane { for index in 0..<block.count { lanes[index] = settled } }
+            } else {
+                for index in 0..<block.count {
+                    lanes[index] = settlement.settle(lanes[index], refcounts[index], times: 1)
+                }
+            }
+        }
+        // No refcount falls below zero where none is too low, so what is above the maximum has risen.
+        return SettledPiece(
+            hasChanges: settlement.changes != 0,
+            isBad: (settlement.bad >> 63) | (settlement.everyNew & ~maximumRefcount) != 0,
+            freeCount: count - Int(settlement.usedCount))
+    }
+
+    /// How many clusters are looked at for being all alike.
+    static var blockCount: Int { 512 }
+
+    /// Whether all clusters have the same references, change and refcount.
+    @inline(__always)
+    private static func isUniform(_ lanes: Span<Lane>, _ refcounts: Span<UInt64>) -> Bool {
+        let (lane, refcount, last) = (lanes[0], refcounts[0], lanes.count - 1)
+        // Enough for most of those that aren't.
+        guard lanes[last] == lane, refcounts[last] == refcount else { return false }
+        var (laneBits, refcountBits): (Lane, UInt64) = (0, 0)
+        for index in 0..<lanes.count { laneBits |= lanes[index] ^ lane }
+        guard laneBits == 0 else { return false }
+        for index in 0..<lanes.count { refcountBits |= refcounts[index] ^ refcount }
+        return refcountBits == 0
+    }
+
+    /// What settling clusters has shown so far.
+    private struct Settlement {
+        /// All bits of all changes, and of all new refcounts.
+        var changes: UInt64 = 0
+        var everyNew: UInt64 = 0
+        /// The top bit is set once something is bad.
+        var bad: UInt64 = 0
+        var usedCount: UInt64 = 0
+
+        /// Looks at a cluster, or at several that are alike, and returns what becomes of the lane.
+        @inline(__always)
+        mutating func settle(_ lane: Lane, _ refcount: UInt64, times count: UInt64) -> Lane {
+            let rest = refcount &- UInt64(truncatingIfNeeded: lane & referencesMask)
+            let change = CountWindow.change(lane)
             let new = refcount &+ change
             changes |= change
             everyNew |= new
             // Fewer are stored than there are references, or a rising refcount runs over 64 bits.
             bad |= ~refcount & rest | refcount & ~new & ~change
-            usedCount &+= Self.topBitIfNotZero(refcount) >> 63
-            let isOne = Lane(truncatingIfNeeded: ~Self.topBitIfNotZero(new ^ 1) >> 63)
-            part[index] = lane & ~Self.isOneBit | isOne << Self.isOneShift
+            usedCount &+= (topBitIfNotZero(refcount) >> 63) &* count
+            let isOne = Lane(truncatingIfNeeded: ~topBitIfNotZero(new ^ 1) >> 63)
+            return lane & ~isOneBit | isOne << isOneShift
         }
-        // No refcount falls below zero where none is too low, so what is above the maximum has risen.
-        return SettledPiece(
-            hasChanges: changes != 0, isBad: (bad >> 63) | (everyNew & ~maximumRefcount) != 0,
-            freeCount: count - Int(usedCount))
     }
 
     /// The top bit if a word has any.

@@ -80,17 +80,29 @@ struct RefcountReader: Sendable {
     /// stays in the processor's cache.
     static let pieceCount = 32768
 
+    /// How many blocks are asked for ahead.
+    private static let aheadCount = 32
+
     private let table: RefcountTable
     private let pieceCount: UInt64
+    private let readsAhead: Bool
+    /// The index after the last block that was asked for.
+    private var askedCount = 0
     /// The refcounts of the clusters in ``range``, and room for more.
     private(set) var values: [UInt64]
     private(set) var range: Range<UInt64> = 0..<0
     private var bytes: [UInt8] = []
 
-    /// A reader of pieces of at most `pieceCount` refcounts, a power of two and at least 8.
-    init(_ table: RefcountTable, pieceCount: Int = Self.pieceCount) {
+    /// A reader of pieces.
+    ///
+    /// - Parameters:
+    ///   - table: Where the refcounts are.
+    ///   - pieceCount: The most refcounts of a piece, a power of two and at least 8.
+    ///   - readsAhead: Whether one piece after the other is read, in the order of the file.
+    init(_ table: RefcountTable, pieceCount: Int = Self.pieceCount, readsAhead: Bool = false) {
         self.table = table
         self.pieceCount = UInt64(pieceCount)
+        self.readsAhead = readsAhead
         values = [UInt64](repeating: 0, count: pieceCount)
     }
 
@@ -112,6 +124,7 @@ struct RefcountReader: Sendable {
     ) throws(QCOW2Error) -> Bool {
         range = piece
         let geometry = table.geometry
+        if readsAhead { askAhead(of: table.blockIndex(of: piece.lowerBound), storage) }
         let count = Int(piece.upperBound - piece.lowerBound)
         guard let block = table.blockOffset(table.blockIndex(of: piece.lowerBound)) else {
             for index in 0..<count { values[index] = 0 }
@@ -127,6 +140,17 @@ struct RefcountReader: Sendable {
         let bytes = bytes
         RefcountBlock.decode(bytes.span, order: geometry.refcountOrder, count: count, into: &values)
         return true
+    }
+
+    private mutating func askAhead<S: Storage & ~Copyable>(of index: Int, _ storage: borrowing S) {
+        let end = min(index + Self.aheadCount, table.blockOffsets.count)
+        askedCount = max(askedCount, index)
+        while askedCount < end {
+            if let offset = table.blockOffset(askedCount) {
+                storage.willRead(table.geometry.clusterByteCount, at: offset)
+            }
+            askedCount += 1
+        }
     }
 
     /// The refcount of one cluster; reads its piece unless it was the last one read.

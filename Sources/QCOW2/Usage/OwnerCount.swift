@@ -37,7 +37,7 @@ struct OwnerCount<Lane: FixedWidthInteger & UnsignedInteger & Sendable> {
         reading storage: borrowing S, _ work: inout WorkMeter
     ) throws(QCOW2Error) {
         work.expect(UInt64(l2Tables.count) &* state.geometry.clusterSize)
-        var refcounts = RefcountReader(state.refcounts)
+        var refcounts = RefcountReader(state.refcounts, readsAhead: true)
         for index in 0..<windows.count {
             window.reset(to: windows.range(index))
             try addReferences(storage, &work, isFirst: index == 0)

@@ -10,12 +10,13 @@ func fuzzRepair(_ patched: PatchedImage) {
         var suspect = try? SuspectImage(storage: InMemoryStorage(patched.bytes))
     else { return }
     let scope: RepairScope = patched.operations[0] & 1 == 0 ? .all : .leaks
+    let isDropping = scope == .all && patched.operations[0] & 12 == 4
     var options = WriteOptions()
     options.discardsFreedClusters = patched.operations[0] & 2 == 0
     options.memoryBudget = 1 << 20
     let report: RepairReport
     do throws(QCOW2Error) {
-        report = try suspect.repair(scope, options: options)
+        report = try suspect.repair(scope, droppingUnreadableSnapshots: isDropping, options: options)
     } catch {
         if suspect.close().bytes != patched.bytes { fail("'\(error)' was thrown, but the file changed") }
         if error.code == .corrupt || error.code == .inputOutput { fail("repairing failed: \(error)") }
@@ -25,6 +26,8 @@ func fuzzRepair(_ patched: PatchedImage) {
     // A refcount table with garbage in it must not make the file much larger than what is in it.
     if bytes.count > 2 * patched.bytes.count + 65 << 20 { fail("the file grew to \(bytes.count) bytes") }
     if !report.hasChanges, bytes != patched.bytes { fail("nothing was repaired, but the file changed") }
+    if !before.isComplete, report.loweredRefcountCount > 0 { fail("freed what may be in use") }
+    if !before.isComplete, !isDropping { fuzzSecondRepair(bytes) }
     guard let after = check(bytes) else { fail("the image can't be checked any more") }
     if after.count(of: .critical) > before.count(of: .critical) { fail("repairing made it worse: \(after.tallies)") }
     for tally in after.tallies where tally.code.rawValue == "refcount-too-low" {
@@ -39,4 +42,14 @@ func fuzzRepair(_ patched: PatchedImage) {
         fail("the image doesn't open any more")
     }
     if let old = contents(of: image), contents(of: repaired) != old { fail("repairing changed what is on a disk") }
+}
+
+/// Repairs an image again, of which not all could be read: nothing may be freed then, either.
+private func fuzzSecondRepair(_ bytes: [UInt8]) {
+    for scope in RepairScope.allCases {
+        guard var suspect = try? SuspectImage(storage: InMemoryStorage(bytes)),
+            let report = try? suspect.repair(scope)
+        else { continue }
+        guard report.loweredRefcountCount == 0 else { fail("the second repair freed what may be in use") }
+    }
 }
