@@ -133,6 +133,28 @@ import Testing
         }
     }
 
+    @Test("What is opened is what was allowed, whatever the name leads to a moment later", arguments: [true, false])
+    func changedLink(_ isLink: Bool) throws {
+        let folder = try TemporaryFolder()
+        let secret = try folder.write([UInt8](repeating: 0x5E, count: Self.raw.count), to: "secret.raw")
+        try folder.write(Self.raw, to: "images/inside.raw")
+        let name = folder.file("images/\(isLink ? "link" : "inside").raw")
+        if isLink {
+            try FileManager.default.createSymbolicLink(atPath: name, withDestinationPath: "inside.raw")
+        }
+        let bytes = BackedImage.bytes(named: isLink ? "link.raw" : "inside.raw", format: "raw")
+        let path = try folder.write(bytes, to: "images/disk.qcow2")
+        let policy = BackingFilePolicy { request in
+            let isAllowed = request.isInDirectoryOfImage
+            try? FileManager.default.removeItem(atPath: name)
+            try? FileManager.default.createSymbolicLink(atPath: name, withDestinationPath: secret)
+            return isAllowed
+        }
+        guard isLink else { return try expectClosed(path, policy, .inputOutput, "'inside.raw'") }
+        let disk = try view(path, policy).read(Self.raw.count, at: GuestOffset(0))
+        #expect(disk == BackedImage.content(above: Self.raw))
+    }
+
     @Test(
         "What isn't a plain path to a raw or qcow2 file is refused by name, even if all files are allowed",
         arguments: [
