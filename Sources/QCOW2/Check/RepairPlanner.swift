@@ -23,7 +23,8 @@ struct RepairPlanner {
         self.checker = checker
         self.scope = scope
         self.options = options
-        self.dropsUnreadableSnapshots = dropsUnreadableSnapshots
+        // Freeing leaks is no reason to give anything up.
+        self.dropsUnreadableSnapshots = dropsUnreadableSnapshots && scope == .all
         report = RepairReport(before: checker.report)
         blocks = BlockSurvey(describing: checker.subject.fileClusterCount, in: checker.subject.refcounts)
         flags = ActiveFlags(checker.tally.l2Tables)

@@ -82,6 +82,16 @@ import Testing
         #expect(try Contents(of: final) == Contents(of: original))
     }
 
+    @Test("Repairing leaks alone drops nothing, whatever is asked for", arguments: Damage.allCases)
+    func leaks(_ damage: Damage) throws {
+        var image = ImageBytes(bytes: try Self.original())
+        damage.apply(to: &image, at: try Self.entries(of: image)[1])
+        var suspect = try SuspectImage(storage: InMemoryStorage(image.bytes))
+        let report = try suspect.repair(.leaks, droppingUnreadableSnapshots: true)
+        #expect(report.droppedSnapshotCount == 0 && report.loweredRefcountCount == 0)
+        #expect(try CheckResult(suspect.close().bytes).codes[damage.rawValue] == 1)
+    }
+
     @Test(
         "Dropped on request, it is gone; what only it held is leaked until leaks are repaired",
         arguments: Damage.allCases)
