@@ -101,10 +101,14 @@ struct Kernel {
     /// Comparing a piece of refcounts with the references to them, and changing it.
     private static func counts() -> [Kernel] {
         let count = RefcountReader.pieceCount
-        func window() -> CountWindow<UInt16> {
+        /// References to all clusters alike, or to every other one by another tree.
+        func window(mixed: Bool = false) -> CountWindow<UInt16> {
             var window = CountWindow<UInt16>(capacity: count)
             window.reset(to: 0..<UInt64(count))
             window.add(ClusterRun(first: 0, count: UInt64(count)), CountWindow<UInt16>.weight(old: 1, new: 1) ?? 0)
+            for cluster in stride(from: 1, to: UInt64(count), by: 2) where mixed {
+                window.add(ClusterRun(first: cluster, count: 1), CountWindow<UInt16>.weight(old: 0, new: 1) ?? 0)
+            }
             return window
         }
         let stored = [UInt64](repeating: 1, count: count)
@@ -112,6 +116,13 @@ struct Kernel {
         return [
             Kernel(name: "refcounts against references", byteCount: count * 2, itemCount: count) {
                 var window = window()
+                return {
+                    let piece = window.settle(stored, count: count, from: 0, maximumRefcount: 65535)
+                    guard !piece.isBad else { throw QCOW2Error(.corrupt, "The benchmark is wrong.") }
+                }
+            },
+            Kernel(name: "refcounts against mixed references", byteCount: count * 2, itemCount: count) {
+                var window = window(mixed: true)
                 return {
                     let piece = window.settle(stored, count: count, from: 0, maximumRefcount: 65535)
                     guard !piece.isBad else { throw QCOW2Error(.corrupt, "The benchmark is wrong.") }

@@ -60,8 +60,8 @@ struct RepairPlanner {
         !dropsUnreadableSnapshots && subject.snapshots.count + subject.unusableSnapshots.count < entryCount
     }
 
-    /// The snapshot table's entries, whether they can be read or not.
-    private var entryCount: Int { Int(min(UInt64(subject.header.snapshotCount), UInt64(Header.maximumSnapshotCount))) }
+    /// The snapshot table's entries, whether they can be read or not; also those behind the most that are read.
+    private var entryCount: Int { Int(subject.header.snapshotCount) }
 
     /// Whether nothing is wrong afterwards.
     private var leavesNothing: Bool {

@@ -5,7 +5,7 @@
 final class ChunkBuffer: Sendable {
     // SAFETY: the pipeline's monitor orders every use by one thread before that by the next.
     private nonisolated(unsafe) var bytes: [UInt8]
-    // SAFETY: as above.
+    // SAFETY: the same; what one thread found, the next one reads after the monitor was locked in between.
     private nonisolated(unsafe) var parts: [Range<Int>] = []
 
     init(byteCount: Int) { unsafe bytes = [UInt8](repeating: 0, count: byteCount) }

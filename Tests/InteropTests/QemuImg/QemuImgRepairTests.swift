@@ -4,6 +4,7 @@
 import Fixtures
 import Foundation
 import QCOW2
+import QCOW2Testing
 import TestTools
 import Testing
 
@@ -121,5 +122,29 @@ struct QemuImgRepairTests {
                 ["resize", "FILE", "+1M"],
             ])
         try comparison.run(lines, then: .repaired)
+    }
+
+    @Test("What a snapshot holds whose entry can't be used is freed by qemu-img, and not by us")
+    func unusableSnapshot() throws {
+        let original = try Fixtures.bytes("v3-512.qcow2")
+        var damaged = original
+        // Where the snapshot's L1 table is: past the end of the file.
+        damaged.replaceSubrange(0x1C00..<0x1C08, with: [0, 0, 0, 0, 0, 1, 0, 0])
+        let folder = try TemporaryFolder()
+        func repaired(_ program: String, _ words: [String]) throws -> [UInt8] {
+            let path = folder.file("disk.qcow2")
+            try Data(damaged).write(to: URL(fileURLWithPath: path))
+            for _ in 0..<2 {
+                let result = try Tool.run(program, words + ["check", "-r", "all", path])
+                #expect(result.status == 2, "\(result.output)\(result.errors)")
+            }
+            var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))
+            bytes.replaceSubrange(0x1C00..<0x1C08, with: original[0x1C00..<0x1C08])
+            return bytes
+        }
+        #expect(try repaired(Tool.qsnap, ["qemu-img"]) == original)
+        let theirs = try repaired("qemu-img", [])
+        let report = try SuspectImage(storage: InMemoryStorage(theirs, isWritable: false)).check()
+        #expect(report.count(of: Finding.Code(rawValue: "refcount-too-low")) > 0)
     }
 }

@@ -176,6 +176,42 @@ import Testing
         }
     }
 
+    @Test("A long range of zeros comes in parts, and reading can be stopped between them", arguments: [false, true])
+    func longZeros(_ inStep: Bool) throws {
+        var image = try Image.create(NewImage(virtualSize: 1 << 30), in: InMemoryStorage([]))
+        try image.createSnapshot(named: "first")
+        let reader = try ImageReader(image)
+        let views = [try reader.view(), try reader.view(of: .snapshot(.name("first")))]
+        func read(progress: @escaping @Sendable (QCOW2.Progress) -> Bool) throws -> [UInt64] {
+            var ends: [UInt64] = []
+            if inStep {
+                try DiskView.readAll(views, progress: progress) { (range, indices, bytes) throws(QCOW2Error) in
+                    let isEmpty = bytes.isEmpty
+                    #expect(indices == [0, 1] && isEmpty)
+                    ends.append(range.upperBound.rawValue)
+                }
+            } else {
+                try views[1].readAll(progress: progress) { (range, bytes) throws(QCOW2Error) in
+                    let isEmpty = bytes.isEmpty
+                    #expect(isEmpty)
+                    ends.append(range.upperBound.rawValue)
+                }
+            }
+            return ends
+        }
+        #expect(try read { _ in true } == (1...4).map { $0 << 28 })
+        let count = Mutex(0)
+        let error = #expect(throws: QCOW2Error.self) {
+            _ = try read { _ in
+                count.withLock { count in
+                    count += 1
+                    return count < 2
+                }
+            }
+        }
+        #expect(error?.code == .cancelled && count.withLock { $0 } == 2)
+    }
+
     @Test(
         "Several states read in step are each what they are alone, and what they share is read once", arguments: names)
     func shared(_ name: String) throws {
