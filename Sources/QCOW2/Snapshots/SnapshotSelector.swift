@@ -87,16 +87,3 @@ extension Image where S: ~Copyable {
         return index
     }
 }
-
-/// Text from an image, fit for one line of a message: control characters and invalid bytes are escaped.
-func escaped(_ bytes: some Sequence<UInt8>) -> String {
-    var result = ""
-    for scalar in String(decoding: Array(bytes), as: UTF8.self).unicodeScalars {
-        if scalar.properties.generalCategory == .control {
-            result += "\\u{\(String(scalar.value, radix: 16))}"
-        } else {
-            result.unicodeScalars.append(scalar)
-        }
-    }
-    return result
-}

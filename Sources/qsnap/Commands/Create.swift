@@ -21,7 +21,7 @@ extension QSnap {
                 try image.createSnapshot(named: name ?? image.unusedName(from: date), date: date, options: writeOptions)
             }
             try options.report(
-                "Created snapshot '\(created.name)' with ID \(created.id) in '\(options.image)'.",
+                "Created snapshot '\(created.shortName)' with ID \(created.shortID) in '\(options.image)'.",
                 [("created", created.json)])
         }
     }
