@@ -8,7 +8,9 @@ struct SnapshotTableReader {
     /// The most bytes that the table can have.
     private let limit: UInt64
     private let isCut: Bool
+    /// A part of the table, and where in the table it starts.
     private var bytes: [UInt8] = []
+    private var windowStart = 0
     /// Bytes from the start of the table to the end of the last entry that was read.
     private(set) var byteCount = 0
 
@@ -49,13 +51,16 @@ struct SnapshotTableReader {
     /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry whose end can't be found; no other can be read then.
     mutating func next<S: Storage & ~Copyable>(from storage: borrowing S) throws(QCOW2Error) -> Found {
         let position = (byteCount + 7) / 8 * 8
-        while bytes.count < limit, bytes.count - position < Self.pieceByteCount / 2 {
-            let count = min(limit - UInt64(bytes.count), Self.pieceByteCount)
-            bytes += try storage.readBytes(Int(count), at: start.saturating(adding: UInt64(bytes.count)))
+        // Safe: the limit is at most 64 MiB.
+        let end = windowStart + bytes.count
+        if end < Int(limit), end - position < Int(Self.pieceByteCount / 2) {
+            let count = min(Int(limit) - position, Int(Self.pieceByteCount))
+            bytes = try storage.readBytes(max(0, count), at: start.saturating(adding: UInt64(position)))
+            windowStart = position
         }
         let base = start.saturating(adding: UInt64(position))
         let bytes = bytes
-        let rest = bytes.span.extracting(min(position, bytes.count)..<bytes.count)
+        let rest = bytes.span.extracting(min(position - windowStart, bytes.count)..<bytes.count)
         if rest.count < SnapshotTableEntry.Layout.fixedByteCount, isCut {
             throw .invalid("snapshot table", "it is larger than 64 MiB", at: base)
         }

@@ -29,7 +29,7 @@ extension QSnap {
         func run() throws {
             var failures: [Failure] = []
             var sections: [String] = []
-            var objects: [JSON] = []
+            var objects = ListedImages()
             for path in images {
                 do throws(QCOW2Error) {
                     let image = try Image.open(path, for: forceShare ? .readingWithoutLock : .reading)
@@ -40,19 +40,13 @@ extension QSnap {
                         sections.append(section(path, snapshots, usages))
                         continue
                     }
-                    let list = snapshots.indices.map { snapshots[$0].json(with: usages?[$0].jsonMembers ?? []) }
-                    objects.append(
-                        .object([
-                            ("image", .string(path)), ("virtual-size", .number(image.virtualSize)),
-                            ("snapshots", .array(list)),
-                        ]))
+                    objects.add(path, virtualSize: image.virtualSize, snapshots, usages)
                 } catch {
                     failures.append(Failure(error, in: path))
                 }
             }
             do throws(Failure) {
-                try Console.write(
-                    json ? JSON.object([("images", .array(objects))]).text() + "\n" : sections.joined(separator: "\n"))
+                if json { try objects.finish() } else { try Console.write(sections.joined(separator: "\n")) }
             } catch {
                 failures.append(error)
             }
