@@ -19,6 +19,13 @@ struct DiskReadingOptions: ParsableArguments {
         try ImageReader(reading.open(), backing: allowBacking ? .anyFile : .sameDirectory)
     }
 
+    /// The image file as it is, for its own hash.
+    func openFile() throws(QCOW2Error) -> (view: DiskView, byteCount: UInt64) {
+        let file = try FileStorage(path: image, for: reading.forceShare ? .readingWithoutLock : .reading)
+        let byteCount = try file.byteCount()
+        return (try DiskView(rawFile: file), byteCount)
+    }
+
     var image: String { reading.image }
     var json: Bool { reading.json }
 
