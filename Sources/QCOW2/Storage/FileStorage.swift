@@ -50,9 +50,12 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
         file = try SystemFile(path: path, for: access, calls: KernelCalls())
     }
 
-    /// Opens the file that is at a path itself, and none that a symbolic link there names; with another name for it.
-    init(notFollowingLinkAt path: String, called name: String, for access: Access) throws(QCOW2Error) {
-        file = try SystemFile(path: path, called: name, for: access, followsLink: false, calls: KernelCalls())
+    /// Opens the file that is at an absolute path itself, and none that a symbolic link there or on the way leads to;
+    /// with another name for it.
+    ///
+    /// - Throws: ``QCOW2Error/Code/backingFileNotAllowed`` when there is such a link.
+    init(followingNoLinksTo path: String, called name: String, for access: Access) throws(QCOW2Error) {
+        file = try SystemFile(path: path, called: name, for: access, followsLinks: false, calls: KernelCalls())
     }
 
     /// Creates an empty file, and opens it for writing, with the locks of ``init(path:for:)``.

@@ -20,9 +20,9 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
 
     init(
         path: String, called name: String? = nil, for access: FileStorage.Access, isNew: Bool = false,
-        followsLink: Bool = true, calls: Calls
+        followsLinks: Bool = true, calls: Calls
     ) throws(QCOW2Error) {
-        (descriptor, locking) = try Self.open(path, for: access, isNew: isNew, followsLink: followsLink, calls)
+        (descriptor, locking) = try Self.open(path, for: access, isNew: isNew, followsLinks: followsLinks, calls)
         self.name = name ?? path
         self.access = access
         self.calls = calls
@@ -37,15 +37,20 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
 
     /// Opens, inspects and locks the file; leaves no descriptor behind when it throws.
     private static func open(
-        _ path: String, for access: FileStorage.Access, isNew: Bool, followsLink: Bool, _ calls: Calls
+        _ path: String, for access: FileStorage.Access, isNew: Bool, followsLinks: Bool, _ calls: Calls
     ) throws(QCOW2Error) -> (Int32, FileStorage.Locking) {
         // O_NONBLOCK: opening a pipe must not wait for its other end.
         var flags = (access == .writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK
         if isNew { flags |= O_CREAT | O_EXCL }
-        if !followsLink { flags |= O_NOFOLLOW }
         let descriptor: Int32
-        switch retryingInterrupts({ calls.open(path, flags) }) {
+        let result = retryingInterrupts {
+            followsLinks ? calls.open(path, flags) : calls.openFollowingNoLinks(path, flags)
+        }
+        switch result {
         case .success(let opened): descriptor = try aboveStandardStreams(opened, path, calls)
+        case .failure(let error) where !followsLinks && (error.number == ELOOP || error.number == ENOTDIR):
+            throw QCOW2Error(
+                .backingFileNotAllowed, "'\(path)' leads through a symbolic link by now, which was not allowed.")
         case .failure(let error): throw .system(error, isNew ? "Creating" : "Opening", path)
         }
         do throws(QCOW2Error) {

@@ -103,6 +103,12 @@ struct FaultyCalls: FileCalls {
         return descriptor
     }
 
+    func openFollowingNoLinks(_ path: String, _ flags: Int32) -> Int32 {
+        let descriptor = kernel.openFollowingNoLinks(path, flags)
+        script.state.withLock { $0.descriptors.append(descriptor) }
+        return descriptor
+    }
+
     func close(_ descriptor: Int32) -> Int32 { kernel.close(descriptor) }
 
     func status(_ descriptor: Int32, _ status: inout stat) -> Int32 {
