@@ -30,7 +30,10 @@ import Testing
         "Help of a command shows what the README promises",
         arguments: [
             ("list", ["<images> ...", "--json", "-U, --force-share", "-v, --verbose", "--usage"]),
-            ("create", ["<image>", "[<name>]", "--json", "--discard/--no-discard", "(default: the Unix time)"]),
+            (
+                "create",
+                ["<image>", "[<name>]", "--json", "--discard/--no-discard", "--no-lock", "(default: the Unix time)"]
+            ),
             (
                 "apply",
                 [

@@ -20,9 +20,10 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
 
     init(
         path: String, called name: String? = nil, for access: FileStorage.Access, isNew: Bool = false,
-        followsLinks: Bool = true, calls: Calls
+        followsLinks: Bool = true, locks requirement: FileStorage.LockRequirement = .forWriting, calls: Calls
     ) throws(QCOW2Error) {
-        (descriptor, locking) = try Self.open(path, for: access, isNew: isNew, followsLinks: followsLinks, calls)
+        (descriptor, locking) = try Self.open(
+            path, for: access, isNew: isNew, followsLinks: followsLinks, requirement, calls)
         self.name = name ?? path
         self.access = access
         self.calls = calls
@@ -37,7 +38,8 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
 
     /// Opens, inspects and locks the file; leaves no descriptor behind when it throws.
     private static func open(
-        _ path: String, for access: FileStorage.Access, isNew: Bool, followsLinks: Bool, _ calls: Calls
+        _ path: String, for access: FileStorage.Access, isNew: Bool, followsLinks: Bool,
+        _ requirement: FileStorage.LockRequirement, _ calls: Calls
     ) throws(QCOW2Error) -> (Int32, FileStorage.Locking) {
         // O_NONBLOCK: opening a pipe must not wait for its other end.
         var flags = (access == .writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK
@@ -56,11 +58,16 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
         do throws(QCOW2Error) {
             try checkKind(of: descriptor, path, calls)
             switch access {
-            case .reading: return (descriptor, try FileLock.reading.take(on: descriptor, path, calls))
-            case .writing: return (descriptor, try FileLock.writing.take(on: descriptor, path, calls))
+            case .reading: return (descriptor, try FileLock.reading.take(on: descriptor, path, requirement, calls))
+            case .writing: return (descriptor, try FileLock.writing.take(on: descriptor, path, requirement, calls))
             case .readingWithoutLock: return (descriptor, .none)
             }
         } catch {
+            var status = stat()
+            // Whoever was faster to open a new file may need it.
+            if isNew, error.code != .inUse, calls.status(descriptor, &status) == 0 {
+                FileStorage.remove(path, ifStill: FileStorage.Identity(of: status))
+            }
             release(descriptor, calls)
             throw error
         }
