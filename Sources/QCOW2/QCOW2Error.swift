@@ -28,7 +28,7 @@ public struct QCOW2Error: Error, Sendable {
             case notQCOW2, corrupt, needsRepair, unsupported, inputOutput, inUse, readOnly
             case noSuchSnapshot, ambiguousSnapshot, invalidName, nameInUse, limitExceeded, activeBitmaps, cancelled
             case wouldLoseData
-            case backingFileNotAllowed, outsideDisk, fileExists, locksUnavailable
+            case backingFileNotAllowed, outsideDisk, fileExists, locksUnavailable, outOfMemory
         }
         private let wrapped: Wrapped
 
@@ -68,6 +68,9 @@ public struct QCOW2Error: Error, Sendable {
         public static var outsideDisk: Self { Self(wrapped: .outsideDisk) }
         /// A new file can't have a name that another file has.
         public static var fileExists: Self { Self(wrapped: .fileExists) }
+
+        /// The system refused memory; nothing is wrong with the image.
+        public static var outOfMemory: Self { Self(wrapped: .outOfMemory) }
 
         /// The caller wanted the operation to stop; nothing changed.
         public static var cancelled: Self { Self(wrapped: .cancelled) }

@@ -37,12 +37,13 @@ public struct DiskView: Sendable {
         try read(into: &buffer, at: offset.rawValue, from: 0)
     }
 
-    /// The disk's bytes from an offset on, in a new array.
+    /// The disk's bytes from an offset on, at most 2 GiB, in a new array.
     ///
-    /// - Throws: What ``read(into:at:)`` throws.
+    /// - Throws: What ``read(into:at:)`` throws; `limitExceeded` or `outOfMemory` for more than can be had at once.
     public func read(_ byteCount: Int, at offset: GuestOffset) throws(QCOW2Error) -> [UInt8] {
         // Before anything is allocated.
         try checkInside(offset, UInt64(max(0, byteCount)))
+        try ReadLength.check(byteCount)
         var bytes = [UInt8](repeating: 0, count: max(0, byteCount))
         var span = bytes.mutableSpan
         try read(into: &span, at: offset)

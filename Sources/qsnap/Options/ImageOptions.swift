@@ -19,7 +19,9 @@ struct ImageOptions: ParsableArguments {
     var verbose = false
 
     @Flag(
-        help: "Write even where the file system has no locks, so that nothing keeps a virtual machine from writing, too.")
+        help: """
+            Write even where the file system has no locks: nothing then keeps a virtual machine from writing, too.
+            """)
     var noLock = false
 
     @Option(
