@@ -55,7 +55,7 @@ import Testing
                 "export",
                 [
                     "<image> [<snapshot>] <output>", "--format <format>", "--compress [<method>]", "--vm-state <file>",
-                    "--force ", "--sync", "--allow-backing", "--json", "-U, --force-share",
+                    "--force ", "--sync/--no-sync", "--no-lock", "--allow-backing", "--json", "-U, --force-share",
                 ]
             ),
             ("map", ["<image>", "[<snapshot>]", "--allow-backing", "--json", "-U, --force-share"]),

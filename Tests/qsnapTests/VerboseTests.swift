@@ -22,7 +22,7 @@ enum Tracer {
             + #""$@""#
     }
 
-    private static let calls = "fcntl,flock,pread64,pwrite64,fdatasync,ftruncate,fallocate"
+    private static let calls = "fcntl,flock,pread64,pwrite64,fdatasync,fsync,ftruncate,fallocate,link,rename"
 }
 
 @Suite struct VerboseTests {

@@ -41,9 +41,7 @@ extension Image where S == FileStorage {
         let storage = try FileStorage(creating: path, locks: requirement)
         let identity = try storage.identity()
         do throws(QCOW2Error) {
-            let image = try Image(storage: write(layout, to: storage))
-            try FileStorage.flushFolder(of: path)
-            return image
+            return try Image(storage: write(layout, to: storage))
         } catch {
             FileStorage.remove(path, ifStill: identity)
             throw error

@@ -7,6 +7,8 @@ struct BackingChain: Sendable {
     let layers: [ChainLayer]
     /// What lies below the last file: `nil` for nothing, which reads as zeros.
     let closed: ClosedBackingFile?
+    /// The image itself, all files below it, and all that they name.
+    let files: [NamedFile]
 
     /// The most backing files of a chain.
     static let maximumDepth = 200
@@ -17,6 +19,7 @@ struct BackingChain: Sendable {
     init(below image: borrowing Image<FileStorage>, _ policy: BackingFilePolicy) throws(QCOW2Error) {
         var layers: [ChainLayer] = []
         var identities = [try image.storage.identity()]
+        var files = [NamedFile(open: image.storage.name, identities[0])] + (try image.namedFiles())
         var next = try image.backingFile().map { ($0, image.storage.name) }
         let access = image.storage.access == .readingWithoutLock ? image.storage.access : .reading
         var closed: ClosedBackingFile?
@@ -37,12 +40,14 @@ struct BackingChain: Sendable {
                     throw QCOW2Error(.corrupt, "the file is already part of the chain")
                 }
                 identities.append(identity)
+                files.append(NamedFile(open: path, identity))
                 guard request.format == "qcow2" else {
                     layers.append(try ChainLayer(raw: storage))
                     continue
                 }
                 let opened = try Image(storage: storage)
                 let below = try opened.backingFile()
+                files += try opened.namedFiles()
                 layers.append(try ChainLayer(opened))
                 next = below.map { ($0, path) }
             } catch {
@@ -53,16 +58,20 @@ struct BackingChain: Sendable {
         }
         self.layers = layers
         self.closed = closed
+        self.files = files
     }
 
     /// The chain below an image whose storage isn't a file of the operating system: closed, if there is one.
-    init(closedBelow backingFile: BackingFile?, of imagePath: String) {
+    init<S: Storage & ~Copyable>(closedBelow image: borrowing Image<S>) throws(QCOW2Error) {
         layers = []
-        closed = backingFile.map {
-            ClosedBackingFile(
-                name: escaped($0.nameBytes), imagePath: imagePath, code: .backingFileNotAllowed,
-                reason: "opening it was not allowed")
+        files = [NamedFile(open: image.storage.name, nil)] + (try image.namedFiles())
+        guard let backingFile = try image.backingFile() else {
+            closed = nil
+            return
         }
+        closed = ClosedBackingFile(
+            name: escaped(backingFile.nameBytes), imagePath: image.storage.name, code: .backingFileNotAllowed,
+            reason: "opening it was not allowed")
     }
 }
 

@@ -32,7 +32,7 @@ extension Image where S: ~Copyable {
                 .outsideDisk, "This state of the disk doesn't have \(byteCount) bytes from guest offset \(offset) on.")
         }
         try ReadLength.check(byteCount)
-        let chain = BackingChain(closedBelow: try backingFile(), of: storage.name)
+        let chain = try BackingChain(closedBelow: self)
         let range = offset.rawValue..<(offset.rawValue + length)
         // What guest writes have pending is in memory alone.
         let session = state == .active ? session : nil

@@ -25,6 +25,12 @@ protocol FileCalls: Sendable {
     func advise(_ descriptor: Int32, _ start: off_t, _ length: off_t)
     /// Empties all caches on the way to the medium, the drive's own included.
     func flush(_ descriptor: Int32) -> Int32
+    /// Does the same for the names in a folder.
+    func flushFolder(_ descriptor: Int32) -> Int32
+    /// Gives a file another name besides, if that isn't taken.
+    func link(_ path: String, _ newPath: String) -> Int32
+    /// Gives a file another name instead, taking it from whatever has it.
+    func rename(_ path: String, _ newPath: String) -> Int32
     func truncate(_ descriptor: Int32, _ length: off_t) -> Int32
     func punch(_ descriptor: Int32, _ start: off_t, _ length: off_t) -> Int32
     /// Sets or tests a lock on a range of bytes.
@@ -74,6 +80,10 @@ struct KernelCalls: FileCalls {
         #endif
     }
 
+    func flushFolder(_ descriptor: Int32) -> Int32 { fsync(descriptor) }
+    func link(_ path: String, _ newPath: String) -> Int32 { linkFile(path, newPath) }
+    func rename(_ path: String, _ newPath: String) -> Int32 { renameFile(path, newPath) }
+
     func truncate(_ descriptor: Int32, _ length: off_t) -> Int32 { ftruncate(descriptor, length) }
 
     func punch(_ descriptor: Int32, _ start: off_t, _ length: off_t) -> Int32 {
@@ -95,6 +105,8 @@ struct KernelCalls: FileCalls {
 // The functions under names that the type's own members don't shadow; a new file's permissions are left to the umask.
 private func openFile(_ path: String, _ flags: Int32) -> Int32 { unsafe open(path, flags, 0o644) }
 private func closeFile(_ descriptor: Int32) -> Int32 { close(descriptor) }
+private func linkFile(_ path: String, _ newPath: String) -> Int32 { unsafe link(path, newPath) }
+private func renameFile(_ path: String, _ newPath: String) -> Int32 { unsafe rename(path, newPath) }
 
 /// Opens a file folder by folder, each from the one before: whatever becomes of the path meanwhile, no link is followed.
 private func walkTo(_ path: String, _ flags: Int32) -> Int32 {

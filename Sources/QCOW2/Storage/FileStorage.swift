@@ -81,6 +81,7 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
     /// Creates an empty file, and opens it for writing, with the locks of ``init(path:for:locks:)``.
     ///
     /// Never opens a file that exists, nor one that a symbolic link names. A file that can't be locked is removed again.
+    /// The first ``flush()`` puts its name on stable storage, too.
     ///
     /// - Parameters:
     ///   - path: Where the file is to be.

@@ -17,6 +17,8 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
     var isWritable: Bool { access == .writing }
     private let descriptor: Int32
     private let calls: Calls
+    /// The path of a new file, until its name has been flushed.
+    private var unflushedPath: String?
 
     init(
         path: String, called name: String? = nil, for access: FileStorage.Access, isNew: Bool = false,
@@ -27,6 +29,7 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
         self.name = name ?? path
         self.access = access
         self.calls = calls
+        unflushedPath = isNew ? path : nil
     }
 
     deinit { Self.release(descriptor, calls) }
@@ -185,8 +188,10 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
         // Only an interrupted call is made again. After another failure the system may have dropped what it could not
         // write, and would report success the next time.
         let result = retryingInterrupts { calls.flush(descriptor) }
-        guard case .failure(let error) = result else { return }
-        throw .system(error, "Flushing", name)
+        if case .failure(let error) = result { throw .system(error, "Flushing", name) }
+        guard let path = unflushedPath else { return }
+        try FileStorage.flushFolder(of: path, descriptor, calls)
+        unflushedPath = nil
     }
 
     mutating func truncate(toByteCount byteCount: UInt64) throws(QCOW2Error) {
