@@ -8,13 +8,14 @@ struct SnapshotTableReader {
     /// The most bytes that the table can have.
     private let limit: UInt64
     private let isCut: Bool
-    /// A part of the table, and where in the table it starts.
+    /// A part of the table: what lies before the next entry is forgotten.
     private var bytes: [UInt8] = []
-    private var windowStart = 0
+    /// Where in the table ``bytes`` starts.
+    private var bytesStart = 0
     /// Bytes from the start of the table to the end of the last entry that was read.
     private(set) var byteCount = 0
 
-    /// More than the largest entry.
+    /// How many bytes are read at once.
     private static let pieceByteCount: UInt64 = 1 << 18
 
     /// An entry, wherever its L1 table is said to be.
@@ -51,16 +52,17 @@ struct SnapshotTableReader {
     /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry whose end can't be found; no other can be read then.
     mutating func next<S: Storage & ~Copyable>(from storage: borrowing S) throws(QCOW2Error) -> Found {
         let position = (byteCount + 7) / 8 * 8
-        // Safe: the limit is at most 64 MiB.
-        let end = windowStart + bytes.count
-        if end < Int(limit), end - position < Int(Self.pieceByteCount / 2) {
-            let count = min(Int(limit) - position, Int(Self.pieceByteCount))
-            bytes = try storage.readBytes(max(0, count), at: start.saturating(adding: UInt64(position)))
-            windowStart = position
+        let end = bytesStart + bytes.count
+        if UInt64(end) < limit, end - position < SnapshotTableEntry.maximumByteCount {
+            let known = position < end ? Array(bytes[(position - bytesStart)...]) : []
+            let next = UInt64(max(position, end))
+            let count = min(limit - min(limit, next), Self.pieceByteCount)
+            bytes = known + (try storage.readBytes(Int(count), at: start.saturating(adding: next)))
+            bytesStart = position
         }
         let base = start.saturating(adding: UInt64(position))
         let bytes = bytes
-        let rest = bytes.span.extracting(min(position - windowStart, bytes.count)..<bytes.count)
+        let rest = bytes.span.extracting(min(position - bytesStart, bytes.count)..<bytes.count)
         if rest.count < SnapshotTableEntry.Layout.fixedByteCount, isCut {
             throw .invalid("snapshot table", "it is larger than 64 MiB", at: base)
         }

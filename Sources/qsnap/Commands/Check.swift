@@ -49,6 +49,13 @@ extension QSnap {
         @Flag(inversion: .prefixedNo, help: "Give the space of freed clusters back to the file system at once.")
         var discard = true
 
+        @Flag(
+            help: """
+                With --repair: write even where the file system has no locks: nothing then keeps a virtual machine from \
+                writing, too.
+                """)
+        var noLock = false
+
         func validate() throws {
             if dryRun, repair == nil { throw ValidationError("--dry-run needs --repair.") }
             if dropUnreadableSnapshots, repair != .all {
@@ -91,8 +98,7 @@ extension QSnap {
 
         private func perform(_ output: FindingOutput, _ bar: ProgressBar) throws(QCOW2Error) -> Outcome {
             let writes = repair != nil && !dryRun
-            var suspect = try SuspectImage.open(
-                image, for: writes ? .writing : forceShare ? .readingWithoutLock : .reading)
+            var suspect = try open(for: writes ? .writing : forceShare ? .readingWithoutLock : .reading)
             var options = CheckOptions()
             options.decodesCompressedClusters = deep
             options.progress = { progress in
@@ -108,6 +114,14 @@ extension QSnap {
                 checking: options, options: writeOptions, found: { output.add($0) },
                 remaining: { output.addRemaining($0) })
             return Outcome(check: report.after ?? report.before, repair: report)
+        }
+
+        private func open(for access: FileStorage.Access) throws(QCOW2Error) -> SuspectImage<FileStorage> {
+            do throws(QCOW2Error) {
+                return try SuspectImage.open(image, for: access, locks: noLock ? .ifAvailable : .forWriting)
+            } catch {
+                throw error.namingNoLock
+            }
         }
     }
 }

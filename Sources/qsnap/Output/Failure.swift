@@ -22,7 +22,7 @@ struct Failure: Error {
             case .corrupt, .needsRepair: 2
             case .noSuchSnapshot, .ambiguousSnapshot: 4
             case .inUse: 5
-            case .unsupported, .activeBitmaps, .limitExceeded, .backingFileNotAllowed: 6
+            case .unsupported, .activeBitmaps, .limitExceeded, .backingFileNotAllowed, .locksUnavailable: 6
             case .notQCOW2: 7
             case .invalidName: 64
             default: 1
