@@ -48,8 +48,10 @@ extension QSnap {
         func run() throws {
             let expected = try verify.map { path throws(Failure) in try Manifest(readingFile: path) }
             let isWhole = manifest || expected != nil
-            let reader = try reading.openReader()
             let container = !statesOnly && (manifest || expected?.hasContainer == true) ? try reading.openFile() : nil
+            // So that the library that hashes has read its configuration before the sandbox.
+            _ = SHA256().finish()
+            let reader = try reading.openReader()
             // The active state is none of the snapshots.
             var snapshots: [Snapshot?] = []
             var views: [DiskView] = []

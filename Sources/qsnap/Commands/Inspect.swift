@@ -29,6 +29,8 @@ extension QSnap {
         @Flag(name: [.long, .customShort("U")], help: "Read an image even while another process writes to it.")
         var forceShare = false
 
+        @OptionGroup var sandbox: SandboxOptions
+
         @Option(
             help: ArgumentHelp(
                 "Search at most so many MiB of unused clusters for remnants of snapshots.", valueName: "mib"))
@@ -39,8 +41,8 @@ extension QSnap {
             options.searchByteLimit = UInt64(search) << 20
             let inspection: Inspection
             do throws(QCOW2Error) {
-                inspection = try Inspection(
-                    path: image, access: forceShare ? .readingWithoutLock : .reading, options: options)
+                let storage = try sandbox.open(image, sharesByForce: forceShare)
+                inspection = try Inspection(of: storage, options: options)
             } catch {
                 throw Failure(error, in: image)
             }

@@ -20,8 +20,7 @@ extension QSnap {
         @Flag(name: [.long, .customShort("U")], help: "Read an image even while another process writes to it.")
         var forceShare = false
 
-        @Flag(name: .shortAndLong, help: "Say on standard error how other programs are kept out of the images.")
-        var verbose = false
+        @OptionGroup var sandbox: SandboxOptions
 
         @Flag(help: "Say how much each snapshot holds, too, which means reading all of the image's metadata.")
         var usage = false
@@ -30,10 +29,11 @@ extension QSnap {
             var failures: [Failure] = []
             var sections: [String] = []
             var objects = ListedImages()
+            var files = openedFiles()
             for path in images {
                 do throws(QCOW2Error) {
-                    let image = try Image.open(path, for: forceShare ? .readingWithoutLock : .reading)
-                    if verbose { image.reportLocking(path) }
+                    let image = try Image(storage: files.next(path))
+                    if sandbox.verbose { image.reportLocking(path) }
                     let snapshots = image.snapshots
                     let usages = usage ? try usages(in: image) : nil
                     guard json else {
@@ -55,6 +55,14 @@ extension QSnap {
             if let last = failures.last, let first = failures.first {
                 throw Failure(last.message, status: first.status)
             }
+        }
+
+        /// Opens the files, and shuts the command in before anything is read of them.
+        private func openedFiles() -> ListedFiles {
+            let access: FileStorage.Access = forceShare ? .readingWithoutLock : .reading
+            let files = ListedFiles(images, access)
+            sandbox.enter(files.laterOpening)
+            return files
         }
 
         private func usages(in image: borrowing Image<FileStorage>) throws(QCOW2Error) -> [StateUsage] {

@@ -15,8 +15,11 @@ struct DiskReadingOptions: ParsableArguments {
             """)
     var allowBacking = false
 
-    func openReader() throws(QCOW2Error) -> ImageReader<FileStorage> {
-        try ImageReader(reading.open(), backing: allowBacking ? .anyFile : .sameDirectory)
+    /// Opens the image and its backing files, in the sandbox unless the command writes a file.
+    func openReader(isSandboxed: Bool = true) throws(QCOW2Error) -> ImageReader<FileStorage> {
+        try ImageReader(
+            reading.open(isSandboxed: isSandboxed, backing: reading.backing(anywhere: allowBacking)),
+            backing: allowBacking ? .anyFile : .sameDirectory)
     }
 
     /// The image file as it is, for its own hash.
