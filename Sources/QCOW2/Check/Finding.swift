@@ -17,6 +17,8 @@ public struct Finding: Hashable, Sendable {
 
     /// How bad it is.
     public enum Severity: String, Hashable, Sendable, Comparable, CaseIterable {
+        /// This library doesn't know what it means, so nothing is said about whether it is right.
+        case unsupported
         /// Worth knowing; nothing is wrong.
         case notice
         /// Space is lost, data is not.
@@ -30,10 +32,11 @@ public struct Finding: Hashable, Sendable {
 
         private var rank: Int {
             switch self {
-            case .notice: 0
-            case .leak: 1
-            case .corruption: 2
-            case .critical: 3
+            case .unsupported: 0
+            case .notice: 1
+            case .leak: 2
+            case .corruption: 3
+            case .critical: 4
             }
         }
     }

@@ -8,14 +8,9 @@ extension Inspection {
     mutating func inspectClusters<S: Storage & ~Copyable>(
         _ header: LenientHeader, _ geometry: ImageGeometry, from storage: borrowing S, _ options: InspectionOptions
     ) {
-        guard
-            var walk = ReferenceWalk(
-                geometry, fileByteCount: fileByteCount, byteLimit: options.tableByteLimit,
-                hasExternalData: header.incompatibleFeatures.contains(.externalDataFile))
-        else {
-            report(.searchCut, "The file has too many clusters to learn which are in use.")
-            return
-        }
+        var walk = ReferenceWalk(
+            geometry, fileByteCount: fileByteCount, byteLimit: options.tableByteLimit,
+            hasExternalData: header.incompatibleFeatures.contains(.externalDataFile))
         walk.referenced.insert(0)
         for region in regions {
             if let run = geometry.run(at: region.offset, byteCount: region.byteCount) { walk.referenced.insert(run) }

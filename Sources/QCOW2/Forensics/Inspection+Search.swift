@@ -57,7 +57,7 @@ extension Inspection {
             let place: Place = isFree ? .free : .leaked
             let base = offset.saturating(adding: UInt64(start))
             let reach = min(bytes.count, end + Int(Self.overlapByteCount))
-            collectEntries(
+            remnants.collect(
                 in: Array(bytes[start..<reach]), from: base, place: place, alignment: geometry.clusterSize,
                 startingIn: end - start)
             let table = bytes.span.extracting(start..<end)
@@ -76,7 +76,7 @@ extension Inspection {
             let count = min(Self.pieceByteCount, limit - position)
             let bytes = read(count + Self.overlapByteCount, at: HostOffset(position), from: storage)
             if bytes.span.hasNonZeroByte(in: 0..<bytes.count) {
-                collectEntries(
+                remnants.collect(
                     in: bytes, from: HostOffset(position), place: .unknown, alignment: ImageGeometry.sectorSize,
                     startingIn: Int(count))
             }

@@ -171,7 +171,7 @@ extension Inspection {
             at: HostOffset(end).saturating(adding: UInt64(first)), in: region.name)
         // Entries start at multiples of eight.
         let start = min(bytes.count, Int((8 - end % 8) % 8))
-        collectEntries(
+        remnants.collect(
             in: Array(bytes[start...]), from: HostOffset(end).saturating(adding: UInt64(start)), place: .slack,
             alignment: geometry.clusterSize)
     }

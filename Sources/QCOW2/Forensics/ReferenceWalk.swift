@@ -33,11 +33,11 @@ struct ReferenceWalk: Sendable {
         }
     }
 
-    /// A walk over nothing yet; `nil` when the file has too many clusters to keep a set of them.
-    init?(_ geometry: ImageGeometry, fileByteCount: UInt64, byteLimit: UInt64, hasExternalData: Bool) {
+    /// A walk over nothing yet.
+    init(_ geometry: ImageGeometry, fileByteCount: UInt64, byteLimit: UInt64, hasExternalData: Bool) {
         let clusterCount = geometry.clusterCount(forBytes: fileByteCount)
-        guard let clusters = ClusterSet(clusterCount: clusterCount) else { return nil }
-        (referenced, l2Tables) = (clusters, clusters)
+        referenced = ClusterSet(clusterCount: clusterCount)
+        l2Tables = referenced
         self.geometry = geometry
         self.fileByteCount = fileByteCount
         self.byteLimit = byteLimit

@@ -72,12 +72,13 @@ extension SnapshotTableEntry {
     }
 }
 
-extension Inspection {
-    /// Finds entries of snapshot tables in bytes from anywhere; `from` is a multiple of eight.
+extension RemnantCollector {
+    /// Finds entries of snapshot tables in bytes from anywhere.
     ///
     /// Looks for starts in the first `count` bytes; an entry may reach into what follows.
-    mutating func collectEntries(
-        in bytes: [UInt8], from base: HostOffset, place: Place, alignment: UInt64, startingIn count: Int? = nil
+    mutating func collect(
+        in bytes: [UInt8], from base: HostOffset, place: Inspection.Place, alignment: UInt64,
+        startingIn count: Int? = nil
     ) {
         let fixed = SnapshotTableEntry.Layout.fixedByteCount
         let end = min(count ?? bytes.count, bytes.count - fixed + 1)
@@ -93,7 +94,7 @@ extension Inspection {
                 position += 8
                 continue
             }
-            remnants.add(entry, at: offset, place: place)
+            add(entry, at: offset, place: place)
             let extraByteCount = Int(SnapshotTableEntry.Layout.extraDataSize.load(from: rest))
             position += (fixed + extraByteCount + entry.id.count + entry.name.count + 7) / 8 * 8
         }
