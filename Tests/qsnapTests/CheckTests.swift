@@ -48,7 +48,10 @@ import Testing
             ])
         let findings = try #require(object["findings"] as? [[String: Any]])
         #expect(findings.map { $0["code"] as? String } == ["refcount-too-low", "copied-flag-l2"])
-        #expect(Set(findings.flatMap(\.keys)) == ["code", "severity", "offset", "table", "index", "message"])
+        #expect(
+            Set(findings.flatMap(\.keys)) == [
+                "code", "severity", "offset", "table", "index", "message", "confidence", "confidence-reason",
+            ])
         #expect(
             (object["counts"] as? [String: Int]) == [
                 "critical": 0, "corruption": 2, "leak": 0, "notice": 0, "unsupported": 0,

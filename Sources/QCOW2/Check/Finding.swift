@@ -41,8 +41,21 @@ public struct Finding: Hashable, Sendable {
         }
     }
 
+    /// How sure it is that what is said is so.
+    public enum Confidence: String, Hashable, Sendable, CaseIterable {
+        /// All that it depends on was looked at.
+        case confirmed
+        /// Something else in the file speaks for it.
+        case probable
+        /// Nothing else in the file speaks for it, or not all was looked at.
+        case unconfirmed
+    }
+
     public let code: Code
     public let severity: Severity
+    public let confidence: Confidence
+    /// Why it isn't sure; `nil` when it is.
+    public let confidenceReason: String?
     /// Where in the image file it was found, if it has a place.
     public let offset: HostOffset?
     /// The structure in which it was found, such as `active L1 table`.
@@ -54,7 +67,7 @@ public struct Finding: Hashable, Sendable {
 
     init(
         _ code: Code, _ severity: Severity, _ message: String, at offset: HostOffset? = nil, in table: String? = nil,
-        index: UInt64? = nil
+        index: UInt64? = nil, _ confidence: Confidence = .confirmed, because reason: String? = nil
     ) {
         self.code = code
         self.severity = severity
@@ -62,5 +75,7 @@ public struct Finding: Hashable, Sendable {
         self.offset = offset
         self.table = table
         self.index = index
+        self.confidence = confidence
+        confidenceReason = reason
     }
 }

@@ -38,7 +38,7 @@ extension RemnantSearch {
             let cluster = geometry.cluster(at: table)
             if l2Tables.contains(cluster) {
                 below.insert(cluster)
-                count += 1
+                count += dataCounts[cluster] ?? 1
             } else if count == 0, try isFree(cluster, storage), try !isHole(cluster, storage) {
                 guard let bytes = try readFree(cluster, storage) else { return 1 }
                 guard let data = shape.data(ofL2EntriesIn: bytes.span) else { continue }

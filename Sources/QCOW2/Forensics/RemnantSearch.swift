@@ -18,8 +18,6 @@ struct RemnantSearch {
     let leaked: ClusterSet
     /// Those without one that something refers to, if there are any.
     let uncounted: ClusterSet
-    /// The snapshots that the image has.
-    private let present: Set<RemnantCollector.Key>
     var refcounts: RefcountReader
     /// Leaked clusters that aren't zeros.
     private(set) var filled: ClusterSet
@@ -27,6 +25,9 @@ struct RemnantSearch {
     private var tables: ClusterSet
     /// Those of them that are L2 tables with data of their own.
     private(set) var l2Tables: ClusterSet
+    /// How many clusters of data these lead to; of the first ones, if there are very many.
+    private(set) var dataCounts: [UInt64: UInt64] = [:]
+    private static let dataCountLimit = 1 << 16
     private var collector = RemnantCollector()
     /// How many bytes of free clusters may still be read.
     var freeByteCount: UInt64 = 1 << 20
@@ -43,7 +44,7 @@ struct RemnantSearch {
         self.leaked = leaked
         self.uncounted = uncounted
         self.refcounts = RefcountReader(refcounts, pieceCount: 256)
-        present = Set(snapshots.map { RemnantCollector.Key($0, HostOffset(0)) })
+        collector.present = Set(snapshots.map { RemnantCollector.Key($0) })
         filled = ClusterSet(clusterCount: leaked.clusterCount)
         (tables, l2Tables) = (filled, filled)
     }
@@ -60,15 +61,16 @@ struct RemnantSearch {
         knowing entries: [(entry: SnapshotTableEntry, offset: HostOffset)] = [], reading storage: borrowing S,
         _ work: inout WorkMeter
     ) throws(QCOW2Error) -> [Remnant] {
-        for (entry, offset) in entries { collector.add(entry, at: offset, place: .slack) }
+        for (entry, offset) in entries {
+            collector.add(entry, at: offset, byteCount: entry.encodedByteCount, place: .slack)
+        }
         try readLeaked(storage, &work)
-        var ownDataCounts: [UInt64: UInt64] = [:]
         try forEachTable(storage, &work) { (search, cluster, bytes) throws(QCOW2Error) in
             guard let data = search.shape.data(ofL2EntriesIn: bytes) else { return }
             let count = try search.ownDataCount(data, storage)
             guard count > 0 else { return }
             search.l2Tables.insert(cluster)
-            if ownDataCounts.count < Self.limit { ownDataCounts[cluster] = count }
+            if search.dataCounts.count < Self.dataCountLimit { search.dataCounts[cluster] = count }
         }
         var found: [Remnant] = []
         var l1Tables = ClusterSet(clusterCount: leaked.clusterCount)
@@ -94,7 +96,7 @@ struct RemnantSearch {
                 found.append(
                     Remnant(
                         kind: .l2Table, offset: geometry.offset(ofCluster: cluster), snapshot: nil,
-                        dataClusterCount: ownDataCounts[cluster] ?? 1))
+                        dataClusterCount: dataCounts[cluster] ?? 1))
             }
             next = run.end
             try work.checkForWish()
@@ -108,7 +110,6 @@ struct RemnantSearch {
     ) throws(QCOW2Error) -> [Remnant] {
         var found: [Remnant] = []
         for entry in collector.found where found.count < Self.limit {
-            guard !present.contains(RemnantCollector.Key(entry.snapshot, HostOffset(0))) else { continue }
             try work.checkForWish()
             let count = try ownDataCount(ofL1TableAt: entry.l1TableOffset, entryCount: entry.l1EntryCount, storage)
             guard count > 0 else { continue }
@@ -171,8 +172,7 @@ extension RemnantSearch {
             }
         }
         guard hasData else { return }
-        collector.collect(
-            in: bytes, from: offset, place: .leaked, alignment: geometry.clusterSize, startingIn: Int(byteCount))
+        collector.collect(in: bytes, from: offset, place: .leaked, startingIn: Int(byteCount))
     }
 
     /// Reads those clusters again that look like tables.

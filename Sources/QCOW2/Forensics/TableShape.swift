@@ -12,7 +12,8 @@ struct TableShape: Sendable {
     /// Where L1 entries point; `nil` when one can't be an L1 entry of this file, or two point to one L2 table.
     ///
     /// No tree of this format uses an L2 table twice.
-    func l2Tables(ofL1EntriesIn bytes: Span<UInt8>) -> [HostOffset]? {
+    /// A table of a file that was cut off may point past its end, but not further than any file goes.
+    func l2Tables(ofL1EntriesIn bytes: Span<UInt8>, mayPointPastEnd: Bool = false) -> [HostOffset]? {
         var targets: [HostOffset] = []
         var position = 0
         while position + L1Entry.byteCount <= bytes.count {
@@ -20,7 +21,7 @@ struct TableShape: Sendable {
             position += L1Entry.byteCount
             guard entry.rawValue != 0 else { continue }
             guard !entry.hasReservedBits, let target = entry.l2Table, geometry.isAligned(target),
-                target.rawValue < fileByteCount
+                mayPointPastEnd || target.rawValue < fileByteCount
             else { return nil }
             targets.append(target)
         }

@@ -115,7 +115,8 @@ extension Finding {
         .object([
             ("code", .string(code.rawValue)), ("severity", .string(severity.rawValue)),
             ("offset", .optional(offset?.rawValue)), ("table", .optional(table)), ("index", .optional(index)),
-            ("message", .string(message)),
+            ("message", .string(message)), ("confidence", .string(confidence.rawValue)),
+            ("confidence-reason", .optional(confidenceReason)),
         ])
     }
 
