@@ -30,6 +30,7 @@ enum CheckRule: String, CaseIterable, Sendable {
     case snapshotIDUnusual = "snapshot-id-unusual"
     case snapshotNameUnusual = "snapshot-name-unusual"
     case activeVMState = "active-vm-state"
+    case snapshotBehindTable = "snapshot-behind-table"
     // Mappings.
     case l1EntryInvalid = "l1-entry-invalid"
     case l1EntryReservedBits = "l1-entry-reserved-bits"
@@ -63,7 +64,7 @@ enum CheckRule: String, CaseIterable, Sendable {
         case .snapshotWritable, .activeL1Shared: .critical
         case .refcountTooHigh: .leak
         case .headerLengthOdd, .extensionDuplicate, .markedDirty, .markedCorrupt, .snapshotIDUnusual,
-            .snapshotNameUnusual, .activeVMState, .copiedFlagUnallocated, .referencesUnknown:
+            .snapshotNameUnusual, .activeVMState, .snapshotBehindTable, .copiedFlagUnallocated, .referencesUnknown:
             .notice
         default: .corruption
         }

@@ -54,6 +54,7 @@ struct Checker {
             }
         }
         try checkPastEnd(storage)
+        try checkBehindSnapshotTable(storage)
         finish()
     }
 

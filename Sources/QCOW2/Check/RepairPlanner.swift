@@ -35,6 +35,12 @@ struct RepairPlanner {
         subject.isComplete && CheckRule.allCases.allSatisfy { !$0.hidesReferences || count($0) == 0 }
     }
 
+    /// Whether clusters would be freed that have a refcount, but no reference.
+    var freesLeaks: Bool {
+        guard knowsAllReferences, !subject.hasDataFile, count(.refcountTooHigh) > 0 else { return false }
+        return count(.refcountOverflow) == 0 && (scope == .all || count(.refcountTooLow) == 0)
+    }
+
     private var policy: RepairCounts.Policy {
         switch scope {
         case .leaks: knowsAllReferences ? .lowering : .keeping
@@ -67,7 +73,7 @@ struct RepairPlanner {
     private var leavesNothing: Bool {
         guard knowsAllReferences, subject.canMoveL2Tables else { return false }
         return CheckRule.allCases.allSatisfy { rule in
-            if count(rule) == 0 || rule.severity == .notice { return true }
+            if count(rule) == 0 || rule.severity <= .notice { return true }
             return scope == .all ? rule.isRepairable : rule.severity == .leak || rule.isAboutFlags
         }
     }

@@ -37,8 +37,13 @@ struct SnapshotTableReader {
     ///
     /// - Throws: ``QCOW2Error/Code/corrupt`` when that is past the end of the file.
     init(_ header: Header, _ bounds: FileBounds) throws(QCOW2Error) {
-        start = header.snapshotTableOffset
-        isVersion2 = header.isVersion2
+        try self.init(at: header.snapshotTableOffset, isVersion2: header.isVersion2, bounds)
+    }
+
+    /// A reader of the table at an offset.
+    init(at offset: HostOffset, isVersion2: Bool, _ bounds: FileBounds) throws(QCOW2Error) {
+        start = offset
+        self.isVersion2 = isVersion2
         guard start.rawValue < bounds.byteCount else {
             throw .beyondEnd(
                 Header.Layout.snapshotsOffset.name, start, at: HostOffset(UInt64(Header.Layout.snapshotsOffset.offset)))
@@ -49,8 +54,14 @@ struct SnapshotTableReader {
 
     /// Reads the next entry.
     ///
+    /// - Parameters:
+    ///   - storage: The image's file.
+    ///   - show: Called with the table's bytes from the entry on, before it is known whether they are one.
+    /// - Returns: The entry, and where it is.
     /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry whose end can't be found; no other can be read then.
-    mutating func next<S: Storage & ~Copyable>(from storage: borrowing S) throws(QCOW2Error) -> Found {
+    mutating func next<S: Storage & ~Copyable>(
+        from storage: borrowing S, showing show: (_ offset: HostOffset, _ bytes: Span<UInt8>) -> Void = { _, _ in }
+    ) throws(QCOW2Error) -> Found {
         let position = (byteCount + 7) / 8 * 8
         let end = bytesStart + bytes.count
         if UInt64(end) < limit, end - position < SnapshotTableEntry.maximumByteCount {
@@ -63,6 +74,7 @@ struct SnapshotTableReader {
         let base = start.saturating(adding: UInt64(position))
         let bytes = bytes
         let rest = bytes.span.extracting(min(position - bytesStart, bytes.count)..<bytes.count)
+        show(base, rest)
         if rest.count < SnapshotTableEntry.Layout.fixedByteCount, isCut {
             throw .invalid("snapshot table", "it is larger than 64 MiB", at: base)
         }

@@ -39,11 +39,22 @@ extension QSnap {
         func run() throws {
             var options = InspectionOptions()
             options.searchByteLimit = UInt64(search) << 20
+            let bar = ProgressBar()
+            Interruption.catchSignals()
+            options.progress = { progress in
+                bar.show(progress)
+                return Interruption.signal == 0
+            }
             let inspection: Inspection
             do throws(QCOW2Error) {
                 let storage = try sandbox.open(image, sharesByForce: forceShare)
                 inspection = try Inspection(of: storage, options: options)
+                bar.clear()
             } catch {
+                bar.clear()
+                if error.code == .cancelled, let failure = Interruption.failure("'\(image)' was not inspected.") {
+                    throw failure
+                }
                 throw Failure(error, in: image)
             }
             if json {
