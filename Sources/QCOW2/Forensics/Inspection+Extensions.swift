@@ -79,13 +79,15 @@ extension Inspection {
                 "The image doesn't say which format its backing file has; who guesses can be deceived by its content.",
                 at: place)
         }
-        let scheme = name.name.prefix { $0.isASCII && ($0.isLetter || $0.isNumber || "+-._".contains($0)) }
-        if !scheme.isEmpty, name.name.dropFirst(scheme.count).first == ":" {
+        let scheme = name.name.unicodeScalars.prefix {
+            $0.isASCII && ($0.properties.isAlphabetic || ("0"..."9").contains($0) || "+-._".unicodeScalars.contains($0))
+        }
+        if !scheme.isEmpty, name.name.unicodeScalars.dropFirst(scheme.count).first == ":" {
             report(
                 .backingFileSpecial,
-                "The backing file's name begins with '\(scheme):', which QEMU takes for a protocol.",
+                "The backing file's name begins with '\(String(scheme)):', which QEMU takes for a protocol.",
                 at: offset)
-        } else if name.name.hasPrefix("/") {
+        } else if name.nameBytes.first == UInt8(ascii: "/") {
             report(.backingFileSpecial, "The backing file's name is an absolute path.", at: offset)
         }
     }

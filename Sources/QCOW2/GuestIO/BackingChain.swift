@@ -127,13 +127,16 @@ private final class SharedFile: ReadableFile {
 }
 
 extension BackingFile {
+    /// Whether the first byte is a slash, whatever it merges with.
+    fileprivate var isAbsolute: Bool { nameBytes.first == UInt8(ascii: "/") }
+
     /// Where the name leads, seen from the image that holds it.
     fileprivate func path(from imagePath: String) -> String {
         directoryOfFile(imagePath).map { path(inDirectory: $0) } ?? name
     }
 
     fileprivate func path(inDirectory directory: String) -> String {
-        name.hasPrefix("/") ? name : "\(directory)/\(name)"
+        isAbsolute ? name : "\(directory)/\(name)"
     }
 }
 
@@ -160,7 +163,7 @@ extension BackingFileRequest {
             throw QCOW2Error(.unsupported, "its format '\(escaped(format.utf8))' isn't read, only raw and qcow2")
         }
         let directory = Self.directory(of: imagePath, image)
-        guard let path = directory.map({ backingFile.path(inDirectory: $0) }) ?? (name.hasPrefix("/") ? name : nil)
+        guard let path = directory.map({ backingFile.path(inDirectory: $0) }) ?? (backingFile.isAbsolute ? name : nil)
         else {
             throw QCOW2Error(
                 .backingFileNotAllowed, "'\(imagePath)' is another file by now, so nobody knows what is beside it")
@@ -177,7 +180,8 @@ extension BackingFileRequest {
     private static func directory(of imagePath: String, _ image: FileStorage.Identity) -> String? {
         let parent = directoryOfFile(imagePath)
         guard let directory = canonicalPath(parent ?? ".") else { return nil }
-        let name = imagePath.dropFirst(parent.map { "\($0)/".count } ?? 0)
+        let name = imagePath[
+            imagePath.utf8.index(imagePath.startIndex, offsetBy: parent.map { $0.utf8.count + 1 } ?? 0)...]
         return FileStorage.Identity(path: "\(directory)/\(name)") == image ? directory : nil
     }
 }

@@ -31,8 +31,9 @@ public struct BackingFilePolicy: Sendable {
 
     /// Opens these files and no others, whichever way the image spells their paths.
     public static func files(_ paths: [String]) -> Self {
-        let allowed = Set(paths.compactMap(canonicalPath))
-        return Self { allowed.contains($0.path) }
+        // Bytes: what Unicode calls equal is another file.
+        let allowed = Set(paths.compactMap(canonicalPath).map { Array($0.utf8) })
+        return Self { allowed.contains(Array($0.path.utf8)) }
     }
 }
 
@@ -58,7 +59,8 @@ public struct BackingFileRequest: Hashable, Sendable {
     /// Whether the file itself, and not just a link to it, is in the directory of the image that names it.
     public var isInDirectoryOfImage: Bool {
         guard let imageDirectory else { return false }
-        return (directoryOfFile(path) ?? "") == (imageDirectory == "/" ? "" : imageDirectory)
+        let directory = imageDirectory.utf8.elementsEqual("/".utf8) ? "" : imageDirectory
+        return (directoryOfFile(path) ?? "").utf8.elementsEqual(directory.utf8)
     }
 }
 

@@ -115,7 +115,7 @@ private func walkTo(_ path: String, _ flags: Int32) -> Int32 {
         return openFile(path, flags | O_NOFOLLOW_ANY)
     #else
         let names = path.utf8.split(separator: UInt8(ascii: "/")).map { String(Substring($0)) }
-        guard path.hasPrefix("/"), let last = names.last else {
+        guard path.utf8.first == UInt8(ascii: "/"), let last = names.last else {
             errno = ENOENT
             return -1
         }

@@ -51,7 +51,7 @@ final class NewFile: Sendable {
         var random = SystemRandomNumberGenerator()
         while opened == nil {
             let number = String(random.next() as UInt64, radix: 36)
-            temporaryPath = "\(start).\(path.dropFirst(start.count)).qsnap-\(number)"
+            temporaryPath = "\(start).\(Substring(path.utf8.dropFirst(start.utf8.count))).qsnap-\(number)"
             switch retryingInterrupts({ createFile(temporaryPath, mode) }) {
             case .success(let descriptor): opened = descriptor
             case .failure(let error):

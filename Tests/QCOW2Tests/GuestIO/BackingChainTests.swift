@@ -55,6 +55,27 @@ import Testing
         #expect(inMemory?.code == .backingFileNotAllowed)
     }
 
+    @Test("Paths are compared as bytes: what Unicode calls equal is another folder, and another file")
+    func normalisation() throws {
+        let folder = try TemporaryFolder()
+        for name in ["\u{E9}", "e\u{301}"] {
+            try FileManager.default.createDirectory(atPath: folder.file(name), withIntermediateDirectories: false)
+            for file in ["\u{E9}.raw", "e\u{301}.raw"] { try folder.write(Self.raw, to: "\(name)/\(file)") }
+        }
+        for base in [folder.file("e\u{301}/\u{E9}.raw"), "../e\u{301}/\u{E9}.raw"] {
+            let path = try folder.write(BackedImage.bytes(named: base, format: "raw"), to: "\u{E9}/disk.qcow2")
+            try expectClosed(path, .sameDirectory, .backingFileNotAllowed, "not allowed")
+            for other in ["\u{E9}/\u{E9}.raw", "e\u{301}/e\u{301}.raw"] {
+                try expectClosed(path, .files([folder.file(other)]), .backingFileNotAllowed, "not allowed")
+            }
+            _ = try view(path, .files([folder.file("e\u{301}/\u{E9}.raw")])).read(Self.unit, at: GuestOffset(1024))
+        }
+        // A mark merges with the slash in front of it.
+        try folder.write(Self.raw, to: "\u{301}.raw")
+        let path = try folder.write(BackedImage.bytes(named: "\u{301}.raw", format: "raw"), to: "disk.qcow2")
+        _ = try view(path, .sameDirectory).read(Self.unit, at: GuestOffset(1024))
+    }
+
     @Test("With permission what the image doesn't hold is read from the backing file")
     func raw() throws {
         let folder = try TemporaryFolder()
