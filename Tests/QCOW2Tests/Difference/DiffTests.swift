@@ -122,16 +122,16 @@ import Testing
         #expect(extents == [ChangedExtent(start: start, byteCount: rest, kind: .gone)])
     }
 
-    @Test("A disk size that no table reaches costs nothing")
+    @Test("A disk size that no table reaches is refused before anything is compared")
     func hugeSize() throws {
         var file = try Self.image { _, _ in }
         let table = Int(file.number(at: 64))
         file.set(1 << 62, at: table + 48)
         let image = try Image(storage: InMemoryStorage(file.bytes, isWritable: false))
-        var extents: [ChangedExtent] = []
-        try image.diff(from: .active, to: .snapshot(.id("1"))) { extents.append($0) }
-        let end: UInt64 = 70 * 512
-        #expect(extents == [ChangedExtent(start: GuestOffset(end), byteCount: 1 << 62 - end, kind: .zero)])
+        let error = #expect(throws: QCOW2Error.self) {
+            try image.diff(from: .active, to: .snapshot(.id("1"))) { _ in Issue.record("something was compared") }
+        }
+        #expect(error?.code == .corrupt && error?.message.contains("needs more than the 2 entries") == true)
     }
 
     @Test("An entry that can't be is refused where it differs")
