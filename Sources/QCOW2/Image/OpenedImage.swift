@@ -10,10 +10,14 @@ struct OpenedImage {
     let entries: [SnapshotTableEntry]
     /// Bytes from the start of the snapshot table to the end of its last entry.
     let snapshotTableByteCount: UInt64
+    /// The file's first sector, which all of it follows from; empty when that isn't known.
+    let headerSector: [UInt8]
 
     init(
-        header: Header, extensions: [HeaderExtension], entries: [SnapshotTableEntry], snapshotTableByteCount: UInt64
+        header: Header, extensions: [HeaderExtension], entries: [SnapshotTableEntry], snapshotTableByteCount: UInt64,
+        headerSector: [UInt8] = []
     ) {
+        self.headerSector = headerSector
         self.header = header
         self.extensions = extensions
         self.entries = entries
@@ -24,6 +28,9 @@ struct OpenedImage {
         let bounds = FileBounds(byteCount: try storage.byteCount())
         var firstCluster = try Self.readFirstCluster(storage, bounds)
         header = try Header(decoding: firstCluster.span)
+        let sectorByteCount = Int(ImageGeometry.sectorSize)
+        let padding = [UInt8](repeating: 0, count: max(0, sectorByteCount - firstCluster.count))
+        headerSector = Array(firstCluster.prefix(sectorByteCount)) + padding
         let geometry = header.geometry
 
         var areaEnd = geometry.clusterByteCount
