@@ -72,7 +72,7 @@ struct Verdict {
             switch severity {
             case .critical, .corruption: self = .corruption
             case .leak: self = .leaks
-            case .notice, nil: self = .clean
+            case .unsupported, .notice, nil: self = .clean
             }
         }
     }

@@ -48,8 +48,14 @@ import Testing
             ])
         let findings = try #require(object["findings"] as? [[String: Any]])
         #expect(findings.map { $0["code"] as? String } == ["refcount-too-low", "copied-flag-l2"])
-        #expect(Set(findings.flatMap(\.keys)) == ["code", "severity", "offset", "table", "index", "message"])
-        #expect((object["counts"] as? [String: Int]) == ["critical": 0, "corruption": 2, "leak": 0, "notice": 0])
+        #expect(
+            Set(findings.flatMap(\.keys)) == [
+                "code", "severity", "offset", "table", "index", "message", "confidence", "confidence-reason",
+            ])
+        #expect(
+            (object["counts"] as? [String: Int]) == [
+                "critical": 0, "corruption": 2, "leak": 0, "notice": 0, "unsupported": 0,
+            ])
         let repaired = try image.run(["check", "--json", "--repair", "all"])
         #expect(repaired.status == 0)
         let after = try #require(
@@ -98,6 +104,33 @@ import Testing
         #expect((object["changes"] as? [String: Any])?["dropped-snapshots"] as? Int == 1)
         let result = try image.run(words)
         #expect(result.status == 3 && result.output.contains("1 unreadable snapshots dropped"))
+    }
+
+    @Test("What is left of a snapshot stops a repair, which says how to go on")
+    func remnants() throws {
+        let image = try TestImage("v3-512") { $0.store(UInt32(0), at: 60) }
+        let before = try image.bytes
+        for words in [["leaks"], ["all"], ["leaks", "--dry-run"]] {
+            let result = try image.run(["check", "--repair"] + words)
+            #expect(result.status == 3 && result.errors.isEmpty)
+            #expect(
+                result.output.contains("\nremnant: The snapshot table entry of snapshot '1', named 'first', at 0x1c00"))
+            #expect(result.output.contains("Nothing was repaired: leaked clusters hold data that no state has"))
+            #expect(result.output.contains("'qsnap inspect'") && result.output.contains("--discard-remnants"))
+        }
+        let json = try image.run(["check", "--repair", "leaks", "--json"])
+        let object = try #require(try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: Any])
+        let remnants = try #require(object["remnants"] as? [[String: Any]])
+        #expect(json.status == 3 && object["repaired"] as? Bool == false && remnants.count >= 1)
+        #expect(Set(remnants[0].keys) == ["kind", "offset", "data-clusters", "snapshot"])
+        #expect(try image.bytes == before)
+        #expect(try image.run(["check", "--discard-remnants"]).status == 64)
+        let result = try image.run(["check", "--repair", "leaks", "--discard-remnants"])
+        #expect(result.status == 0 && result.output.contains("refcounts lowered"))
+        // As qemu-img does, without asking.
+        let other = try TestImage("v3-512") { $0.store(UInt32(0), at: 60) }
+        #expect(try Command.run(["qemu-img", "check", "-r", "leaks", other.path]).status == 0)
+        #expect(try other.run(["check"]).status == 0)
     }
 
     @Test("What isn't an image, or can't be made out, fails with its own status")

@@ -42,7 +42,7 @@ import Testing
             Set(object.keys) == [
                 "image", "file-size", "magic", "opening-error", "version", "virtual-size", "cluster-size",
                 "refcount-bits", "encryption-method", "compression-type", "features", "extensions", "backing-file",
-                "tables", "clusters", "snapshots", "deleted-snapshots", "old-l1-tables", "findings",
+                "tables", "clusters", "snapshots", "deleted-snapshots", "nested-snapshots", "old-l1-tables", "findings",
                 "findings-omitted", "dump", "dump-cut",
             ])
         #expect(object["image"] as? String == image.path && object["magic"] as? Bool == true)
@@ -54,7 +54,10 @@ import Testing
         #expect((snapshots.first?["snapshot"] as? [String: Any])?["name"] as? String == "first")
         let findings = try #require(object["findings"] as? [[String: Any]])
         #expect(findings.map { $0["code"] as? String } == ["backing-file", "internal-snapshots"])
-        #expect(Set(findings[0].keys) == ["code", "severity", "offset", "table", "index", "message"])
+        #expect(
+            Set(findings[0].keys) == [
+                "code", "severity", "offset", "table", "index", "message", "confidence", "confidence-reason",
+            ])
         let dump = try #require(object["dump"] as? [[String: Any]])
         let fields = try #require(dump.first?["fields"] as? [[String: Any]])
         #expect(fields.first?["bytes"] as? String == "514649fb" && fields.first?["offset"] as? Int == 0)

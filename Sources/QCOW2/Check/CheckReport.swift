@@ -68,5 +68,5 @@ public struct CheckReport: Hashable, Sendable {
     public var worstSeverity: Finding.Severity? { tallies.map(\.severity).max() }
 
     /// Whether the image is consistent: notices are no defects.
-    public var isClean: Bool { (worstSeverity ?? .notice) == .notice }
+    public var isClean: Bool { (worstSeverity ?? .notice) <= .notice }
 }

@@ -25,10 +25,12 @@ enum CheckRule: String, CaseIterable, Sendable {
     case snapshotL1Shared = "snapshot-l1-shared"
     case activeL1Shared = "active-l1-shared"
     case snapshotDiskSize = "snapshot-disk-size"
+    case snapshotL1TooSmall = "snapshot-l1-too-small"
     case snapshotVMState = "snapshot-vm-state"
     case snapshotIDUnusual = "snapshot-id-unusual"
     case snapshotNameUnusual = "snapshot-name-unusual"
     case activeVMState = "active-vm-state"
+    case snapshotBehindTable = "snapshot-behind-table"
     // Mappings.
     case l1EntryInvalid = "l1-entry-invalid"
     case l1EntryReservedBits = "l1-entry-reserved-bits"
@@ -62,7 +64,7 @@ enum CheckRule: String, CaseIterable, Sendable {
         case .snapshotWritable, .activeL1Shared: .critical
         case .refcountTooHigh: .leak
         case .headerLengthOdd, .extensionDuplicate, .markedDirty, .markedCorrupt, .snapshotIDUnusual,
-            .snapshotNameUnusual, .activeVMState, .copiedFlagUnallocated, .referencesUnknown:
+            .snapshotNameUnusual, .activeVMState, .snapshotBehindTable, .copiedFlagUnallocated, .referencesUnknown:
             .notice
         default: .corruption
         }

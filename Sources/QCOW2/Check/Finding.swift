@@ -17,6 +17,8 @@ public struct Finding: Hashable, Sendable {
 
     /// How bad it is.
     public enum Severity: String, Hashable, Sendable, Comparable, CaseIterable {
+        /// This library doesn't know what it means, so nothing is said about whether it is right.
+        case unsupported
         /// Worth knowing; nothing is wrong.
         case notice
         /// Space is lost, data is not.
@@ -30,16 +32,30 @@ public struct Finding: Hashable, Sendable {
 
         private var rank: Int {
             switch self {
-            case .notice: 0
-            case .leak: 1
-            case .corruption: 2
-            case .critical: 3
+            case .unsupported: 0
+            case .notice: 1
+            case .leak: 2
+            case .corruption: 3
+            case .critical: 4
             }
         }
     }
 
+    /// How sure it is that what is said is so.
+    public enum Confidence: String, Hashable, Sendable, CaseIterable {
+        /// All that it depends on was looked at.
+        case confirmed
+        /// Something else in the file speaks for it.
+        case probable
+        /// Nothing else in the file speaks for it, or not all was looked at.
+        case unconfirmed
+    }
+
     public let code: Code
     public let severity: Severity
+    public let confidence: Confidence
+    /// Why it isn't sure; `nil` when it is.
+    public let confidenceReason: String?
     /// Where in the image file it was found, if it has a place.
     public let offset: HostOffset?
     /// The structure in which it was found, such as `active L1 table`.
@@ -51,7 +67,7 @@ public struct Finding: Hashable, Sendable {
 
     init(
         _ code: Code, _ severity: Severity, _ message: String, at offset: HostOffset? = nil, in table: String? = nil,
-        index: UInt64? = nil
+        index: UInt64? = nil, _ confidence: Confidence = .confirmed, because reason: String? = nil
     ) {
         self.code = code
         self.severity = severity
@@ -59,5 +75,7 @@ public struct Finding: Hashable, Sendable {
         self.offset = offset
         self.table = table
         self.index = index
+        self.confidence = confidence
+        confidenceReason = reason
     }
 }

@@ -13,6 +13,11 @@ extension Image where S: ~Copyable {
     /// repair nor a later one. Dropped on request, its clusters are leaks from then on, which stay until leaks are
     /// repaired.
     ///
+    /// Leaked clusters may be all that is left of a snapshot: of one whose deletion was never finished, or that the
+    /// header doesn't count any more. So before anything is freed they are searched for tables that lead to data which
+    /// no state has. Where there are any, nothing is written: ``RepairReport/remnants`` says what was found, and
+    /// ``Inspection`` shows more of it.
+    ///
     /// One commit with two flushes: a crash at any moment leaves the old state or the new one.
     ///
     /// - Parameters:
@@ -20,6 +25,7 @@ extension Image where S: ~Copyable {
     ///   - isDryRun: Whether it is only found out what would be.
     ///   - droppingUnreadableSnapshots: Whether snapshots whose entries can't be read are given up; with the scope
     ///     ``RepairScope/all``.
+    ///   - discardingRemnants: Whether leaked clusters are freed without being searched.
     ///   - checkOptions: How the checks before and after go about it.
     ///   - options: Whether freed clusters are given back to the file system, and memory and progress of the repair.
     ///   - found: Called with every finding of the check before.
@@ -31,7 +37,8 @@ extension Image where S: ~Copyable {
     @discardableResult
     public mutating func repair(
         _ scope: RepairScope, isDryRun: Bool = false, droppingUnreadableSnapshots: Bool = false,
-        checking checkOptions: CheckOptions = CheckOptions(), options: WriteOptions = WriteOptions(),
+        discardingRemnants: Bool = false, checking checkOptions: CheckOptions = CheckOptions(),
+        options: WriteOptions = WriteOptions(),
         found: @escaping (Finding) -> Void = { _ in }, remaining: @escaping (Finding) -> Void = { _ in }
     ) throws(QCOW2Error) -> RepairReport {
         guard isDryRun || storage.isWritable else {
@@ -46,6 +53,14 @@ extension Image where S: ~Copyable {
             checker, scope, options, dropsUnreadableSnapshots: droppingUnreadableSnapshots)
         guard !checker.report.tallies.isEmpty else { return planner.report }
         var work = WorkMeter(options.progress)
+        if planner.freesLeaks, !discardingRemnants {
+            let remnants = try checker.remnants(budget: options.memoryBudget, reading: storage, &work)
+            guard remnants.isEmpty else {
+                var report = RepairReport(before: checker.report)
+                report.remnants = remnants
+                return report
+            }
+        }
         let update = try planner.plan(reading: storage, &work)
         guard let update, !isDryRun else { return planner.report }
         try commit(
@@ -57,16 +72,18 @@ extension Image where S: ~Copyable {
 }
 
 extension SuspectImage where S: ~Copyable {
-    /// Checks the image and repairs what can be, as ``Image/repair(_:isDryRun:droppingUnreadableSnapshots:checking:options:found:remaining:)``
+    /// Checks the image and repairs what can be, as ``Image/repair(_:isDryRun:droppingUnreadableSnapshots:discardingRemnants:checking:options:found:remaining:)``
     /// does.
     @discardableResult
     public mutating func repair(
         _ scope: RepairScope, isDryRun: Bool = false, droppingUnreadableSnapshots: Bool = false,
-        checking checkOptions: CheckOptions = CheckOptions(), options: WriteOptions = WriteOptions(),
+        discardingRemnants: Bool = false, checking checkOptions: CheckOptions = CheckOptions(),
+        options: WriteOptions = WriteOptions(),
         found: @escaping (Finding) -> Void = { _ in }, remaining: @escaping (Finding) -> Void = { _ in }
     ) throws(QCOW2Error) -> RepairReport {
         try image.repair(
             scope, isDryRun: isDryRun, droppingUnreadableSnapshots: droppingUnreadableSnapshots,
-            checking: checkOptions, options: options, found: found, remaining: remaining)
+            discardingRemnants: discardingRemnants, checking: checkOptions, options: options, found: found,
+            remaining: remaining)
     }
 }

@@ -32,6 +32,10 @@ public struct RepairReport: Sendable {
     /// The dirty and corrupt bits that were cleared.
     public internal(set) var clearedMarks: IncompatibleFeatures = []
 
+    /// What is in leaked clusters and leads to data that no state has, because of which nothing was done; the first
+    /// ones, if there are very many.
+    public internal(set) var remnants: [Remnant] = []
+
     /// Whether there was anything to do.
     public var hasChanges: Bool {
         raisedRefcountCount > 0 || loweredRefcountCount > 0 || changedL2TableCount > 0 || changesL1Table
@@ -55,7 +59,7 @@ extension CheckRule {
             .refcountBlockTwice, .activeL1Shared, .refcountTooLow, .refcountTooHigh, .copiedFlagL1, .copiedFlagL2,
             .copiedFlagCompressed, .copiedFlagUnallocated, .snapshotWritable, .snapshotEntryIncomplete:
             true
-        default: severity == .notice
+        default: severity <= .notice
         }
     }
 
@@ -63,7 +67,8 @@ extension CheckRule {
     var hidesReferences: Bool {
         switch self {
         case .extensionInvalid, .encryptionInvalid, .bitmapsInvalid, .tableOutOfBounds, .tablesOverlap,
-            .snapshotTableInvalid, .snapshotEntryInvalid, .l1EntryInvalid, .l1EntryReservedBits, .l2TableTwiceInTree,
+            .snapshotTableInvalid, .snapshotEntryInvalid, .snapshotL1TooSmall, .snapshotVMState, .l1EntryInvalid,
+            .l1EntryReservedBits, .l2TableTwiceInTree,
             .l2EntryReservedBits, .l2EntryZeroBit, .l2EntryMisaligned, .l2EntryPastEnd, .compressedEntryInvalid,
             .dataInMetadata, .clusterMappedTwice, .refcountOverflow:
             true

@@ -2,45 +2,52 @@
 // Copyright the swift-qcow2 authors.
 
 /// A set of a file's clusters, in memory that grows with the parts of the file that are mentioned.
+///
+/// A bit for each cluster, in pages of 4096 of them, of which at most ``maximumPageCount`` are kept.
 struct ClusterSet: Sendable {
-    /// The most clusters that a set is made for: 128 TiB of clusters of 64 KiB.
-    static let maximumClusterCount: UInt64 = 1 << 31
+    /// The most pages: 64 MiB of bits, which are 32 TiB of clusters of 64 KiB.
+    static let maximumPageCount = 1 << 17
     private static let wordsPerPage = 64
     private static let clustersPerPage: UInt64 = 4096
     private static let fullPage = [UInt64](repeating: .max, count: wordsPerPage)
+    /// The most pages of a file for which there is a place for each, where it is found at once.
+    private static let maximumDensePageCount: UInt64 = 1 << 19
 
     /// How many clusters there can be.
     let clusterCount: UInt64
     /// One after the largest cluster ever inserted.
     private(set) var end: UInt64 = 0
-    /// A bit for each cluster; an empty page has none set.
-    private var pages: [[UInt64]]
+    /// Whether some clusters were not kept, because there were too many pages.
+    private(set) var isCut = false
+    private var pages: [[UInt64]] = []
+    /// The index in ``pages`` by the page's number, or -1; empty for larger files.
+    private var dense: [Int32]
+    /// The same for larger files: only those pages that there are, by ascending number.
+    private var sparse: [(number: UInt64, index: Int32)] = []
 
-    /// An empty set; `nil` when the file has more clusters than a set is made for.
-    init?(clusterCount: UInt64) {
-        guard clusterCount <= Self.maximumClusterCount else { return nil }
+    /// An empty set of the clusters of a file.
+    init(clusterCount: UInt64) {
         self.clusterCount = clusterCount
-        pages = [[UInt64]](repeating: [], count: Int((clusterCount + Self.clustersPerPage - 1) / Self.clustersPerPage))
+        // Safe: a count of clusters has at most 55 bits.
+        let pageCount = (clusterCount + Self.clustersPerPage - 1) / Self.clustersPerPage
+        dense = [Int32](repeating: -1, count: pageCount <= Self.maximumDensePageCount ? Int(pageCount) : 0)
     }
 
     func contains(_ cluster: UInt64) -> Bool {
-        guard cluster < clusterCount else { return false }
-        let page = pages[Int(cluster / Self.clustersPerPage)]
-        guard !page.isEmpty else { return false }
+        guard cluster < clusterCount, let index = index(ofPage: cluster / Self.clustersPerPage) else { return false }
         let bit = Int(cluster % Self.clustersPerPage)
-        return page[bit / 64] >> UInt64(bit % 64) & 1 == 1
+        return pages[index][bit / 64] >> UInt64(bit % 64) & 1 == 1
     }
 
     /// Adds a cluster of the file.
     ///
-    /// - Returns: Whether it was not in the set; false for one past the end.
+    /// - Returns: Whether it was not in the set; false for one past the end, or when there is no room.
     @discardableResult
     mutating func insert(_ cluster: UInt64) -> Bool {
-        guard cluster < clusterCount, !contains(cluster) else { return false }
-        let page = Int(cluster / Self.clustersPerPage)
-        if pages[page].isEmpty { pages[page] = [UInt64](repeating: 0, count: Self.wordsPerPage) }
-        let bit = Int(cluster % Self.clustersPerPage)
-        pages[page][bit / 64] |= 1 << UInt64(bit % 64)
+        guard cluster < clusterCount, let page = addPage(cluster / Self.clustersPerPage) else { return false }
+        let (word, bit) = (Int(cluster % Self.clustersPerPage) / 64, UInt64(1) << (cluster % 64))
+        guard pages[page][word] & bit == 0 else { return false }
+        pages[page][word] |= bit
         end = max(end, cluster + 1)
         return true
     }
@@ -50,9 +57,9 @@ struct ClusterSet: Sendable {
         let (unclipped, overflow) = run.first.addingReportingOverflow(run.count)
         let stop = min(overflow ? .max : unclipped, clusterCount)
         var cluster = run.first
-        while cluster < stop {
+        while cluster < stop, !isCut {
             if cluster % Self.clustersPerPage == 0, stop - cluster >= Self.clustersPerPage {
-                pages[Int(cluster / Self.clustersPerPage)] = Self.fullPage
+                if let page = addPage(cluster / Self.clustersPerPage) { pages[page] = Self.fullPage }
                 cluster += Self.clustersPerPage
             } else {
                 insert(cluster)
@@ -67,6 +74,8 @@ struct ClusterSet: Sendable {
         pages.reduce(0) { sum, page in sum + page.reduce(0) { $0 + UInt64($1.nonzeroBitCount) } }
     }
 
+    var isEmpty: Bool { pages.isEmpty }
+
     /// The next clusters from `start` on that are not in the set, or that are.
     func nextRun(from start: UInt64, inSet isMember: Bool) -> ClusterRun? {
         guard let first = firstCluster(from: start, inSet: isMember) else { return nil }
@@ -77,14 +86,15 @@ struct ClusterSet: Sendable {
     private func firstCluster(from start: UInt64, inSet isMember: Bool) -> UInt64? {
         var cluster = start
         while cluster < clusterCount {
-            let page = pages[Int(cluster / Self.clustersPerPage)]
-            let bit = Int(cluster % Self.clustersPerPage)
-            if page.isEmpty {
+            let number = cluster / Self.clustersPerPage
+            guard let index = index(ofPage: number) else {
                 if !isMember { return cluster }
-                cluster += Self.clustersPerPage - UInt64(bit)
+                guard let next = nextPage(after: number) else { return nil }
+                cluster = next * Self.clustersPerPage
                 continue
             }
-            let word = (isMember ? page[bit / 64] : ~page[bit / 64]) >> UInt64(bit % 64)
+            let bit = Int(cluster % Self.clustersPerPage)
+            let word = (isMember ? pages[index][bit / 64] : ~pages[index][bit / 64]) >> UInt64(bit % 64)
             if word != 0 {
                 let found = cluster + UInt64(word.trailingZeroBitCount)
                 return found < clusterCount ? found : nil
@@ -92,5 +102,55 @@ struct ClusterSet: Sendable {
             cluster += UInt64(64 - bit % 64)
         }
         return nil
+    }
+}
+
+// Pages.
+extension ClusterSet {
+    private func index(ofPage number: UInt64) -> Int? {
+        guard dense.isEmpty else {
+            let index = dense[Int(number)]
+            return index < 0 ? nil : Int(index)
+        }
+        let place = sparsePlace(of: number)
+        return place < sparse.count && sparse[place].number == number ? Int(sparse[place].index) : nil
+    }
+
+    /// The page, which is new and empty if it wasn't there; `nil` when there is no room for it.
+    private mutating func addPage(_ number: UInt64) -> Int? {
+        if let index = index(ofPage: number) { return index }
+        guard pages.count < Self.maximumPageCount else {
+            isCut = true
+            return nil
+        }
+        // Safe: there are at most 2^17.
+        let index = Int32(pages.count)
+        pages.append([UInt64](repeating: 0, count: Self.wordsPerPage))
+        if dense.isEmpty {
+            sparse.insert((number, index), at: sparsePlace(of: number))
+        } else {
+            dense[Int(number)] = index
+        }
+        return Int(index)
+    }
+
+    /// Where a page is, or would be.
+    private func sparsePlace(of number: UInt64) -> Int {
+        // Pages mostly come in the order of the file.
+        if let last = sparse.last, last.number < number { return sparse.count }
+        var (low, high) = (0, sparse.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if sparse[middle].number < number { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    private func nextPage(after number: UInt64) -> UInt64? {
+        guard dense.isEmpty else {
+            return dense[(Int(number) + 1)...].firstIndex { $0 >= 0 }.map { UInt64($0) }
+        }
+        let place = sparsePlace(of: number + 1)
+        return place < sparse.count ? sparse[place].number : nil
     }
 }

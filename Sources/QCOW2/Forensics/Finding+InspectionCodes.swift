@@ -14,6 +14,7 @@ extension Finding.Code {
     static let incompatibleFeatureUnknown = Self(rawValue: "incompatible-feature-unknown")
     static let compatibleFeatureUnknown = Self(rawValue: "compatible-feature-unknown")
     static let autoclearFeatureUnknown = Self(rawValue: "autoclear-feature-unknown")
+    static let compressionTypeUnknown = Self(rawValue: "compression-type-unknown")
     static let markedDirty = Self(rawValue: "marked-dirty")
     static let markedCorrupt = Self(rawValue: "marked-corrupt")
     static let externalDataFile = Self(rawValue: "external-data-file")
@@ -63,6 +64,8 @@ extension Finding.Code {
     static let dataPastLastCluster = Self(rawValue: "data-past-last-cluster")
     static let freeClustersWithData = Self(rawValue: "free-clusters-with-data")
     static let leakedClusters = Self(rawValue: "leaked-clusters")
+    static let clustersUncounted = Self(rawValue: "clusters-uncounted")
+    static let nestedSnapshot = Self(rawValue: "nested-snapshot")
     static let deletedSnapshot = Self(rawValue: "deleted-snapshot")
     static let oldSnapshotTable = Self(rawValue: "old-snapshot-table")
     static let oldL1Table = Self(rawValue: "old-l1-table")
@@ -74,7 +77,8 @@ extension Finding.Code {
     /// Every code that an inspection uses.
     static let inspectionCodes: [Self] = [
         .notQCOW2, .cannotBeOpened, .versionUnknown, .headerTruncated, .headerFieldInvalid, .headerFieldsUnknown,
-        .diskSizeOdd, .incompatibleFeatureUnknown, .compatibleFeatureUnknown, .autoclearFeatureUnknown, .markedDirty,
+        .diskSizeOdd, .incompatibleFeatureUnknown, .compatibleFeatureUnknown, .autoclearFeatureUnknown,
+        .compressionTypeUnknown, .clustersUncounted, .nestedSnapshot, .markedDirty,
         .markedCorrupt, .externalDataFile, .encrypted, .encryptionInvalid, .extensionInvalid, .extensionUnknown,
         .extensionDuplicate, .backingFile, .backingFileOutside, .backingFormatMissing, .backingFileSpecial, .bitmaps,
         .bitmapsUntrusted, .bitmapsInvalid, .tableOutOfBounds, .tableMisaligned, .tablesOverlap, .entriesInvalid,

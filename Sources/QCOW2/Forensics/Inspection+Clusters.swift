@@ -7,28 +7,24 @@ extension Inspection {
 
     mutating func inspectClusters<S: Storage & ~Copyable>(
         _ header: LenientHeader, _ geometry: ImageGeometry, from storage: borrowing S, _ options: InspectionOptions
-    ) {
-        guard
-            var walk = ReferenceWalk(
-                geometry, fileByteCount: fileByteCount, byteLimit: options.tableByteLimit,
-                hasExternalData: header.incompatibleFeatures.contains(.externalDataFile))
-        else {
-            report(.searchCut, "The file has too many clusters to learn which are in use.")
-            return
-        }
+    ) throws(QCOW2Error) {
+        var walk = ReferenceWalk(
+            geometry, fileByteCount: fileByteCount, byteLimit: options.tableByteLimit,
+            hasExternalData: header.incompatibleFeatures.contains(.externalDataFile))
         walk.referenced.insert(0)
         for region in regions {
             if let run = geometry.run(at: region.offset, byteCount: region.byteCount) { walk.referenced.insert(run) }
         }
-        let refcountTable = tables.first { $0.name == "refcount table" }
-        let limit = ImageGeometry.maximumRefcountTableByteCount
-        let table = refcountTable.map { read(min($0.presentByteCount, limit), at: $0.offset, from: storage) }
-        var refcounts = LenientRefcounts(table ?? [], geometry, fileByteCount: fileByteCount)
-        for block in refcounts.blocks.values { walk.referenced.insert(geometry.cluster(at: block)) }
+        let bitmapTables = regions.filter { $0.name == Self.bitmapTableName }
+        let refcounts: RefcountTable
         do throws(QCOW2Error) {
-            try addBitmapData(to: &walk, from: storage)
-            try walk.addL1Tables(l1Tables(header), from: storage)
-        } catch {
+            refcounts = try readRefcountTable(header, geometry, from: storage)
+            for block in refcounts.blockOffsets {
+                if let block { walk.referenced.insert(geometry.cluster(at: block)) }
+            }
+            try walk.addBitmapTables(bitmapTables.map { ($0.offset, $0.byteCount) }, from: storage, &work)
+            try walk.addL1Tables(l1Tables(header), from: storage, &work)
+        } catch  where error.code != .cancelled {
             report(.readFailed, .corruption, error.message, at: error.offset)
             return
         }
@@ -43,14 +39,77 @@ extension Inspection {
         }
         clusters = ClusterSummary(total: walk.referenced.clusterCount)
         inspectTail(walk.referenced, geometry, from: storage)
+        var surveyor = TreeSurveyor(walk, refcounts, byteLimit: options.searchByteLimit)
         do throws(QCOW2Error) {
-            try search(walk, &refcounts, from: storage, options)
-            try settle(walk, from: storage)
-        } catch {
+            try count(walk.referenced, refcounts, from: storage)
+            try search(walk, refcounts, &surveyor, from: storage, options)
+            try settle(&surveyor, from: storage)
+        } catch  where error.code != .cancelled {
             clusters?.isCut = true
             report(.readFailed, .corruption, error.message, at: error.offset)
         }
         reportRemnants()
+    }
+
+    /// The refcount table, as far as it can be one.
+    private func readRefcountTable<S: Storage & ~Copyable>(
+        _ header: LenientHeader, _ geometry: ImageGeometry, from storage: borrowing S
+    ) throws(QCOW2Error) -> RefcountTable {
+        guard let table = tables.first(where: { $0.name == "refcount table" }), let known = header.known else {
+            return RefcountTable(empty: geometry)
+        }
+        var readable = known
+        let byteCount = min(table.presentByteCount, ImageGeometry.maximumRefcountTableByteCount)
+        readable.refcountTableClusterCount = UInt32(geometry.clusterCount(forBytes: byteCount))
+        return try RefcountTable(reading: readable, storage, FileBounds(byteCount: fileByteCount)) { _, _, _ in }
+    }
+
+    /// Counts what the clusters are, by the refcount blocks that there are.
+    private mutating func count<S: Storage & ~Copyable>(
+        _ referenced: ClusterSet, _ refcounts: RefcountTable, from storage: borrowing S
+    ) throws(QCOW2Error) {
+        var reader = RefcountReader(refcounts, readsAhead: true)
+        let total = referenced.clusterCount
+        let perBlock = refcounts.geometry.refcountsPerBlock
+        var (leaked, counted): (UInt64, UInt64) = (0, 0)
+        for (index, block) in refcounts.blockOffsets.enumerated() {
+            guard let start = block?.rawValue else { continue }
+            try work.advance(by: refcounts.geometry.clusterSize)
+            // Zeros in a hole of the file say what no block would.
+            let end = min(start + refcounts.geometry.clusterSize, fileByteCount)
+            guard try storage.dataRange(in: start..<end) != nil else { continue }
+            var first = UInt64(index) * perBlock
+            let last = min(first + perBlock, total)
+            while first < last {
+                let piece = reader.piece(from: first, upTo: last)
+                _ = try reader.read(piece, from: storage)
+                for cluster in piece where reader.values[Int(cluster - piece.lowerBound)] > 0 {
+                    if referenced.contains(cluster) { counted += 1 } else { leaked += 1 }
+                }
+                first = piece.upperBound
+            }
+        }
+        let memberCount = referenced.memberCount
+        clusters?.referenced = memberCount
+        clusters?.leaked = leaked
+        clusters?.free = total - memberCount - leaked
+        clusters?.referencedWithoutRefcount = memberCount - counted
+        if counted < memberCount { try findUncounted(referenced, &reader, refcounts.geometry, from: storage) }
+    }
+
+    /// Finds the first cluster in use without a refcount.
+    private mutating func findUncounted<S: Storage & ~Copyable>(
+        _ referenced: ClusterSet, _ reader: inout RefcountReader, _ geometry: ImageGeometry, from storage: borrowing S
+    ) throws(QCOW2Error) {
+        var next: UInt64 = 0
+        while let run = referenced.nextRun(from: next, inSet: true) {
+            for cluster in run.first..<run.end where try reader.refcount(of: cluster, from: storage) == 0 {
+                firstUncounted = geometry.offset(ofCluster: cluster)
+                return
+            }
+            try work.checkForWish()
+            next = run.end
+        }
     }
 
     /// The parts of the file that are L1 tables of the active state or of a snapshot.
@@ -64,26 +123,6 @@ extension Inspection {
         }
         // A table at 0 would be the header.
         return ([active] + others).filter { $0.offset.rawValue != 0 }
-    }
-
-    private func addBitmapData<S: Storage & ~Copyable>(
-        to walk: inout ReferenceWalk, from storage: borrowing S
-    ) throws(QCOW2Error) {
-        let tables = regions.filter { $0.name == LenientBitmap.tableName }.sorted { $0.offset < $1.offset }
-        // Bytes that several tables claim are read once.
-        var done: UInt64 = 0
-        for table in tables {
-            // Safe: the length was cut to what the file has.
-            let end = table.offset.rawValue + table.byteCount
-            let start = max(table.offset.rawValue, done)
-            done = max(done, end)
-            guard start < end else { continue }
-            let bytes = try storage.readBytes(Int(end - start), at: HostOffset(start))
-            for position in stride(from: 0, through: bytes.count - 8, by: BitmapTableEntry.byteCount) {
-                let entry = BitmapTableEntry(rawValue: bytes.span.loadBigEndian(at: position))
-                if let data = entry.data { walk.referenced.insert(walk.geometry.cluster(at: data)) }
-            }
-        }
     }
 
     private mutating func reportReferences(_ walk: ReferenceWalk) {

@@ -115,8 +115,7 @@ extension Inspection {
             "\(count) bytes of the header's cluster, which no header, extension or name explains, aren't zero.",
             at: HostOffset(UInt64(first)))
         let area = Array(bytes[first..<end])
-        collectEntries(
-            in: area, from: HostOffset(UInt64(first)), place: .slack, alignment: ImageGeometry.sectorSize)
+        remnants.collect(in: area, from: HostOffset(UInt64(first)), place: .slack)
     }
 }
 

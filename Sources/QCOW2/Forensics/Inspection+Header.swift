@@ -30,7 +30,8 @@ extension Inspection {
             if error.code == .notQCOW2 {
                 report(.notQCOW2, .corruption, error.message, at: error.offset)
             } else {
-                report(.cannotBeOpened, .corruption, error.message, at: error.offset)
+                let severity: Finding.Severity = error.code == .unsupported ? .unsupported : .corruption
+                report(.cannotBeOpened, severity, error.message, at: error.offset)
             }
         }
     }
@@ -44,7 +45,7 @@ extension Inspection {
         if version != 2, version != 3 {
             let reading = version < 2 ? "nothing behind the version is shown" : "the rest is read as version 3's"
             report(
-                .versionUnknown, .corruption, "The version is \(version); \(reading).",
+                .versionUnknown, .unsupported, "The version is \(version); \(reading).",
                 at: HostOffset(UInt64(Layout.version.offset)))
         }
         guard version >= 2 else { return }
@@ -96,7 +97,12 @@ extension Inspection {
         complain(
             Layout.snapshotCount, header[Layout.snapshotCount] > UInt64(Header.maximumSnapshotCount), "at most 65536")
         let hasType = header[Layout.compressionType] != 0
-        complain(Layout.compressionType, header[Layout.compressionType] > 1, "0 or 1")
+        if header[Layout.compressionType] > 1 {
+            report(
+                .compressionTypeUnknown, .unsupported,
+                "The compression type is \(header[Layout.compressionType]); only 0 and 1 are known.",
+                at: HostOffset(UInt64(Layout.compressionType.offset)), in: "header")
+        }
         if hasType != header.incompatibleFeatures.contains(.compressionType) {
             let isPresent = header.has(Layout.compressionType)
             complain(Layout.compressionType, true, "in accord with its feature bit")
@@ -131,7 +137,7 @@ extension Inspection {
                 features.append(FeatureBit(kind: kind, bit: bit, name: name, isKnown: own != nil))
                 guard own == nil else { continue }
                 report(
-                    kind.unknownCode, kind == .incompatible ? .corruption : .notice,
+                    kind.unknownCode, kind == .incompatible ? .unsupported : .notice,
                     "The \(kind.rawValue) feature bit \(bit) is unknown"
                         + (name.map { ", and called '\(escaped($0.utf8))' by the image." } ?? "."),
                     at: HostOffset(UInt64(field.offset)), in: "header", index: UInt64(bit))
@@ -146,7 +152,7 @@ extension Inspection {
         }
         if bits.contains(.corrupt) {
             report(
-                .markedCorrupt, "The image is marked corrupt: a writer found its metadata damaged.",
+                .markedCorrupt, .corruption, "The image is marked corrupt: a writer found its metadata damaged.",
                 at: place)
         }
         if bits.contains(.externalDataFile) {

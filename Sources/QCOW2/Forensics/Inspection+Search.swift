@@ -10,99 +10,132 @@ extension Inspection {
     /// How many L1 tables are kept.
     private static let tableLimit = 10_000
 
+    /// Searches what the clusters hold that nothing refers to; holes of the file cost nothing.
     mutating func search<S: Storage & ~Copyable>(
-        _ walk: ReferenceWalk, _ refcounts: inout LenientRefcounts, from storage: borrowing S,
+        _ walk: ReferenceWalk, _ refcounts: RefcountTable, _ surveyor: inout TreeSurveyor, from storage: borrowing S,
         _ options: InspectionOptions
     ) throws(QCOW2Error) {
         let geometry = walk.geometry
         let clustersPerPiece = max(1, Self.pieceByteCount / geometry.clusterSize)
+        var reader = RefcountReader(refcounts, pieceCount: 4096)
         var rest = options.searchByteLimit
         var next: UInt64 = 0
         while let run = walk.referenced.nextRun(from: next, inSet: false) {
-            let count = min(run.count, clustersPerPiece)
-            next = run.first + count
+            try work.checkForWish()
+            let start = geometry.offset(ofCluster: run.first).rawValue
+            let end = min(geometry.offset(ofCluster: run.end - 1).rawValue + geometry.clusterSize, fileByteCount)
+            guard let data = try storage.dataRange(in: start..<end) else {
+                next = run.end
+                continue
+            }
+            let first = geometry.cluster(at: HostOffset(data.lowerBound))
+            let count = min(geometry.cluster(at: HostOffset(data.upperBound - 1)) - first + 1, clustersPerPiece)
             guard rest >= count * geometry.clusterSize else {
                 clusters?.isCut = true
                 report(
                     .searchCut,
                     "\(options.searchByteLimit) bytes of unused clusters were searched; those from here on were not.",
-                    at: geometry.offset(ofCluster: run.first))
+                    at: geometry.offset(ofCluster: first))
                 break
             }
             rest -= count * geometry.clusterSize
-            let piece = ClusterRun(first: run.first, count: count)
-            try searchPiece(piece, walk, &refcounts, from: storage)
+            try searchPiece(ClusterRun(first: first, count: count), &reader, &surveyor, from: storage, geometry)
+            next = first + count
         }
-        let referenced = walk.referenced.memberCount
-        clusters?.referenced = referenced
     }
 
     private mutating func searchPiece<S: Storage & ~Copyable>(
-        _ piece: ClusterRun, _ walk: ReferenceWalk, _ refcounts: inout LenientRefcounts, from storage: borrowing S
+        _ piece: ClusterRun, _ refcounts: inout RefcountReader, _ surveyor: inout TreeSurveyor,
+        from storage: borrowing S, _ geometry: ImageGeometry
     ) throws(QCOW2Error) {
-        let geometry = walk.geometry
         let offset = geometry.offset(ofCluster: piece.first)
         let present = fileByteCount - offset.rawValue
         let byteCount = Int(min(piece.count * geometry.clusterSize, present))
         let bytes = try storage.readBytes(
             Int(min(UInt64(byteCount) + Self.overlapByteCount, present)), at: offset)
+        try work.advance(by: UInt64(byteCount))
         for index in 0..<Int(piece.count) {
-            let cluster = piece.first + UInt64(index)
-            let isFree = try refcounts.refcount(of: cluster, from: storage) == 0
-            if isFree { clusters?.free += 1 } else { clusters?.leaked += 1 }
             let start = index << geometry.clusterBits
             let end = min(start + geometry.clusterByteCount, byteCount)
-            guard bytes.span.hasNonZeroByte(in: start..<end) else { continue }
+            guard !bytes.span.isZero(in: start..<end) else { continue }
+            let isFree = try refcounts.refcount(of: piece.first + UInt64(index), from: storage) == 0
             if isFree { clusters?.freeWithData += 1 }
             let place: Place = isFree ? .free : .leaked
             let base = offset.saturating(adding: UInt64(start))
             let reach = min(bytes.count, end + Int(Self.overlapByteCount))
-            collectEntries(
-                in: Array(bytes[start..<reach]), from: base, place: place, alignment: geometry.clusterSize,
-                startingIn: end - start)
+            remnants.collect(in: Array(bytes[start..<reach]), from: base, place: place, startingIn: end - start)
             let table = bytes.span.extracting(start..<end)
-            if let usedCount = try walk.usedEntryCount(ofL1TableIn: table, from: storage) {
-                guard oldL1Tables.count < Self.tableLimit else { continue }
-                oldL1Tables.append(TableRemnant(offset: base, place: place, usedEntryCount: usedCount))
-            }
+            guard oldL1Tables.count < Self.tableLimit,
+                let usedCount = try surveyor.usedEntryCount(ofL1TableIn: table, from: storage)
+            else { continue }
+            oldL1Tables.append(
+                TableRemnant(
+                    offset: base, place: place, usedEntryCount: usedCount, confidence: .probable,
+                    confidenceReason: "what it points to has the shape of L2 tables"))
         }
     }
 
     /// Searches a file whose clusters can't be known, for entries of snapshot tables only.
-    mutating func searchWhole<S: Storage & ~Copyable>(of storage: borrowing S, _ options: InspectionOptions) {
-        let limit = min(fileByteCount, options.searchByteLimit)
+    mutating func searchWhole<S: Storage & ~Copyable>(
+        of storage: borrowing S, _ options: InspectionOptions
+    ) throws(QCOW2Error) {
+        var rest = options.searchByteLimit
         var position: UInt64 = 0
-        while position < limit {
-            let count = min(Self.pieceByteCount, limit - position)
-            let bytes = read(count + Self.overlapByteCount, at: HostOffset(position), from: storage)
-            if bytes.span.hasNonZeroByte(in: 0..<bytes.count) {
-                collectEntries(
-                    in: bytes, from: HostOffset(position), place: .unknown, alignment: ImageGeometry.sectorSize,
-                    startingIn: Int(count))
+        while position < fileByteCount {
+            try work.checkForWish()
+            let data: Range<UInt64>?
+            do throws(QCOW2Error) {
+                data = try storage.dataRange(in: position..<fileByteCount)
+            } catch {
+                report(.readFailed, .corruption, error.message, at: error.offset)
+                break
             }
+            guard let data else { break }
+            // Entries start at multiples of eight.
+            position = data.lowerBound / 8 * 8
+            guard rest > 0 else {
+                report(
+                    .searchCut,
+                    "\(options.searchByteLimit) bytes were searched for snapshots; those from here on weren't.",
+                    at: HostOffset(position))
+                break
+            }
+            let count = min(Self.pieceByteCount, data.upperBound - position, rest)
+            let bytes = read(count + Self.overlapByteCount, at: HostOffset(position), from: storage)
+            try work.advance(by: count)
+            if !bytes.span.isZero(in: 0..<bytes.count) {
+                remnants.collect(in: bytes, from: HostOffset(position), place: .unknown, startingIn: Int(count))
+            }
+            rest -= count
             position += count
         }
-        if limit < fileByteCount {
-            report(.searchCut, "The first \(limit) bytes were searched for snapshots.", at: HostOffset(limit))
+        for var remnant in remnants.found {
+            remnant.confidenceReason =
+                "the file's clusters aren't known, so nobody looked at its L1 table, and it may be of an image inside "
+                + "the guest's disk"
+            sort(remnant)
         }
-        deletedSnapshots = remnants.found
         reportRemnants()
     }
 
-    /// Separates copies of the snapshots that are there from those that are gone, and looks for the tables of these.
-    mutating func settle<S: Storage & ~Copyable>(_ walk: ReferenceWalk, from storage: borrowing S) throws(QCOW2Error) {
-        let present = Set(snapshots.map { RemnantCollector.Key($0.snapshot, HostOffset(0)) })
-        var copyCount = 0
-        var firstCopy: HostOffset?
+    /// Separates copies of the snapshots that are there from those that are gone, and looks at the tables of these.
+    mutating func settle<S: Storage & ~Copyable>(
+        _ surveyor: inout TreeSurveyor, from storage: borrowing S
+    ) throws(QCOW2Error) {
+        var (copyCount, firstCopy) = (remnants.presentCopyCount, remnants.firstPresentCopy)
         for var remnant in remnants.found {
-            if present.contains(RemnantCollector.Key(remnant.snapshot, HostOffset(0))) {
+            // What was found before the snapshots were known.
+            if remnants.present.contains(RemnantCollector.Key(remnant.snapshot)) {
                 copyCount += remnant.copyCount
                 firstCopy = firstCopy ?? remnant.offset
                 continue
             }
-            remnant.l1State = try walk.state(
-                ofL1TableAt: remnant.l1TableOffset, entryCount: remnant.l1EntryCount, from: storage)
-            deletedSnapshots.append(remnant)
+            if remnant.nestedImageOffset == nil {
+                remnant.survey = try surveyor.survey(
+                    l1TableAt: remnant.l1TableOffset, entryCount: remnant.l1EntryCount, from: storage, &work)
+                (remnant.confidence, remnant.confidenceReason) = remnant.judgement
+            }
+            sort(remnant)
         }
         if copyCount > 0 {
             report(
@@ -112,72 +145,32 @@ extension Inspection {
         }
     }
 
-    mutating func reportRemnants() {
-        if remnants.isFull {
-            report(.searchCut, "Of the remnants of snapshots only the first \(RemnantCollector.limit) are kept.")
+    /// Puts a remnant where it belongs: to this image, or to one inside it.
+    private mutating func sort(_ remnant: SnapshotRemnant) {
+        guard let nested = remnant.nestedImageOffset else {
+            deletedSnapshots.append(remnant)
+            return
         }
-        for remnant in deletedSnapshots {
-            let snapshot = remnant.snapshot
-            report(
-                .deletedSnapshot,
-                "In \(remnant.place.phrase) is the entry of a snapshot with the ID \(snapshot.id) and the name "
-                    + "'\(escaped(snapshot.nameBytes))'; its L1 table \(remnant.l1State.phrase).",
-                at: remnant.offset)
-        }
-        if let clusters, clusters.leaked > 0 {
-            report(
-                .leakedClusters, .leak,
-                "\(clusters.leaked) clusters have a refcount, but nothing refers to them.")
-        }
-        if let clusters, clusters.freeWithData > 0 {
-            report(
-                .freeClustersWithData,
-                "\(clusters.freeWithData) free clusters aren't zero: what was deleted may still be in them.")
-        }
-        let known = Set(deletedSnapshots.map(\.l1TableOffset))
-        for table in oldL1Tables where !known.contains(table.offset) {
-            report(
-                .oldL1Table,
-                "In \(table.place.phrase) is what looks like an L1 table with \(table.usedEntryCount) entries: of a "
-                    + "deleted snapshot, or of an earlier state of the disk.", at: table.offset)
-        }
+        var remnant = remnant
+        remnant.confidence = .probable
+        remnant.confidenceReason = "the header of an image at \(nested) has its snapshot table there"
+        nestedSnapshots.append(remnant)
     }
 }
 
-extension Inspection.Place {
-    fileprivate var phrase: String {
-        switch self {
-        case .free: "a free cluster"
-        case .leaked: "a leaked cluster"
-        case .slack: "the slack of a table"
-        case .unknown: "the file"
+extension Inspection.SnapshotRemnant {
+    /// How sure it is that the snapshot was one of this image, and why.
+    fileprivate var judgement: (Finding.Confidence, String) {
+        if survey.readableL2TableCount > 0 {
+            return (.confirmed, "its L1 table is there and leads to L2 tables that nothing else uses")
         }
-    }
-}
-
-extension Inspection.L1State {
-    fileprivate var phrase: String {
-        switch self {
-        case .readable: "is still there"
-        case .reused: "was overwritten by something in use"
-        case .empty: "is gone or empty"
-        case .lost: "is gone"
+        if survey.sharedL2TableCount > 0 { return (.confirmed, "its L1 table is there and leads to L2 tables in use") }
+        if isBesidePresent {
+            return (.probable, "it follows, or is followed by, the entry of a snapshot that is there")
         }
-    }
-}
-
-extension Span<UInt8> {
-    /// Whether there is anything but zeros in a range.
-    func hasNonZeroByte(in range: Range<Int>) -> Bool {
-        var index = range.lowerBound
-        while index + 8 <= range.upperBound {
-            if loadBigEndian(at: index, as: UInt64.self) != 0 { return true }
-            index += 8
-        }
-        while index < range.upperBound {
-            if self[index] != 0 { return true }
-            index += 1
-        }
-        return false
+        return (
+            .unconfirmed,
+            "nothing else in the file belongs to it: it may be of another image whose bytes were there before"
+        )
     }
 }

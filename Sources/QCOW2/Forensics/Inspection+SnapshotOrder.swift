@@ -5,8 +5,8 @@
 extension Inspection {
     /// Finds IDs that were given and aren't there any more.
     ///
-    /// A new ID is one more than the largest there is. So a gap proves a deletion; but whoever deletes the newest
-    /// snapshots leaves no gap.
+    /// QEMU's new ID is one more than the largest there is. So a gap speaks for a deletion; but whoever deletes the
+    /// newest snapshots leaves no gap, and other programs count in other ways.
     mutating func inspectNumbers() {
         var byID: [[UInt8]: Int] = [:]
         var byName: [[UInt8]: Int] = [:]
@@ -38,9 +38,11 @@ extension Inspection {
         }
         let list = gaps.prefix(8).joined(separator: ", ") + (gaps.count > 8 ? " and more" : "")
         report(
-            .snapshotIDMissing,
-            "\(missingCount) snapshot IDs below \(largest) are missing: \(list). Those snapshots were deleted.",
-            at: snapshots.first?.offset, in: "snapshot table")
+            .snapshotIDMissing, .notice,
+            "\(missingCount) snapshot IDs below \(largest) are missing: \(list). Where a program gave the IDs that "
+                + "counts as QEMU does, those snapshots were deleted.",
+            at: snapshots.first?.offset, in: "snapshot table", .probable,
+            because: "programs that count in another way leave gaps by themselves")
     }
 
     private mutating func noteRepeated(_ code: Finding.Code, _ what: String, _ index: Int, _ first: Int) {

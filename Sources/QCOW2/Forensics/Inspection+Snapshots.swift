@@ -5,7 +5,9 @@
 extension Inspection {
     private typealias Layout = Header.Layout
 
-    mutating func inspectSnapshots<S: Storage & ~Copyable>(_ header: LenientHeader, from storage: borrowing S) {
+    mutating func inspectSnapshots<S: Storage & ~Copyable>(
+        _ header: LenientHeader, from storage: borrowing S
+    ) throws(QCOW2Error) {
         guard header.version ?? 0 >= 2 else { return }
         let offset = HostOffset(header[Layout.snapshotsOffset])
         let count = header[Layout.snapshotCount]
@@ -19,7 +21,7 @@ extension Inspection {
             }
             return
         }
-        let byteCount = readEntries(header, count: count, at: offset, from: storage)
+        let byteCount = try readEntries(header, count: count, at: offset, from: storage)
         addTable(
             "snapshot table", at: offset, byteCount: max(1, byteCount), header.geometry?.clusterSize, from: place)
         guard !snapshots.isEmpty else { return }
@@ -27,7 +29,10 @@ extension Inspection {
         report(
             .internalSnapshots, "The image holds \(snapshotCount) snapshots; each is a state of the disk of its own.",
             at: offset, in: "snapshot table")
-        for record in snapshots { inspect(record, header) }
+        for record in snapshots {
+            try work.checkForWish()
+            inspect(record, header)
+        }
         inspectNumbers()
         inspectOrder()
     }
@@ -35,47 +40,39 @@ extension Inspection {
     /// Reads the entries, and returns the bytes that they take.
     private mutating func readEntries<S: Storage & ~Copyable>(
         _ header: LenientHeader, count: UInt64, at offset: HostOffset, from storage: borrowing S
-    ) -> UInt64 {
+    ) throws(QCOW2Error) -> UInt64 {
         // A table that would lie in the header's cluster is the header.
         guard offset.rawValue != 0 else { return 0 }
-        let limit = SnapshotTableEntry.maximumTableByteCount
-        let bytes = read(limit, at: offset, from: storage)
-        var position = 0
-        for index in 0..<min(count, UInt64(Header.maximumSnapshotCount)) {
-            let start = (position + 7) / 8 * 8
-            let base = offset.saturating(adding: UInt64(start))
-            let rest = bytes.span.extracting(min(start, bytes.count)..<bytes.count)
-            if rest.count > 0 {
-                annotate(
-                    "snapshot table entry \(index)", at: base,
-                    SnapshotTableEntry.annotatedFields(in: rest, at: base))
-            }
-            do throws(QCOW2Error) {
-                let entry = try SnapshotTableEntry(decodingFields: rest, at: base)
-                let extraByteCount = Int(SnapshotTableEntry.Layout.extraDataSize.load(from: rest))
-                // The rule of opening: zeros are no entry of version 3.
-                if header.version ?? 0 >= 3, extraByteCount == 0, entry.id.isEmpty, entry.name.isEmpty,
-                    entry.seconds == 0
-                {
-                    throw .invalid("snapshot table entry", "it is empty", at: base)
+        var byteCount: UInt64 = 0
+        do throws(QCOW2Error) {
+            var reader = try SnapshotTableReader(
+                at: offset, isVersion2: header.version ?? 0 < 3, FileBounds(byteCount: fileByteCount))
+            for index in 0..<min(count, UInt64(Header.maximumSnapshotCount)) {
+                try work.checkForWish()
+                let found = try reader.next(from: storage) { base, rest in
+                    guard rest.count > 0 else { return }
+                    annotate(
+                        "snapshot table entry \(index)", at: base,
+                        SnapshotTableEntry.annotatedFields(in: rest, at: base))
                 }
-                let size = SnapshotTableEntry.Layout.fixedByteCount + extraByteCount + entry.id.count + entry.name.count
+                byteCount = UInt64(reader.byteCount)
                 snapshots.append(
                     SnapshotRecord(
-                        index: Int(index), offset: base,
-                        snapshot: Snapshot(entry, imageSize: header[Layout.size]),
-                        l1TableOffset: entry.l1TableOffset, l1EntryCount: entry.l1EntryCount))
-                inspectExtraData(of: entry, extraByteCount, header, at: base, index)
-                position = start + size
-            } catch {
-                report(
-                    .snapshotEntryInvalid, .corruption,
-                    "Entry \(index) of \(count) in the snapshot table doesn't parse, and hides those behind it: "
-                        + error.message, at: error.offset, in: "snapshot table", index: index)
-                break
+                        index: Int(index), offset: found.offset,
+                        snapshot: Snapshot(found.entry, imageSize: header[Layout.size]),
+                        l1TableOffset: found.entry.l1TableOffset, l1EntryCount: found.entry.l1EntryCount))
+                inspectExtraData(of: found.entry, Int(found.extraByteCount), header, at: found.offset, index)
             }
+        } catch  where error.code == .corrupt {
+            let index = UInt64(snapshots.count)
+            report(
+                .snapshotEntryInvalid, .corruption,
+                "Entry \(index) of \(count) in the snapshot table doesn't parse, and hides those behind it: "
+                    + error.message, at: error.offset, in: "snapshot table", index: index)
+        } catch  where error.code == .inputOutput {
+            report(.readFailed, .corruption, error.message, at: error.offset ?? offset)
         }
-        return UInt64(position)
+        return byteCount
     }
 
     private mutating func inspectExtraData(
@@ -105,7 +102,7 @@ extension Inspection {
             report(code, .corruption, message(), at: record.offset, in: "snapshot table", index: index)
         }
         if record.l1EntryCount > 0 {
-            let name = "L1 table of snapshot '\(escaped(snapshot.idBytes))'"
+            let name = "L1 table of snapshot '\(escaped(snapshot.idBytes.prefix(64)))'"
             let byteCount = UInt64(record.l1EntryCount) * UInt64(L1Entry.byteCount)
             checkPlace(
                 of: name, at: record.l1TableOffset, byteCount: byteCount, header.geometry?.clusterSize,

@@ -5,7 +5,9 @@
 extension Inspection {
     private typealias Layout = Header.Layout
 
-    mutating func inspectTables<S: Storage & ~Copyable>(_ header: LenientHeader, from storage: borrowing S) {
+    mutating func inspectTables<S: Storage & ~Copyable>(
+        _ header: LenientHeader, from storage: borrowing S
+    ) throws(QCOW2Error) {
         guard header.version ?? 0 >= 2 else { return }
         let clusterSize = header.geometry?.clusterSize
         addTable(
@@ -19,7 +21,7 @@ extension Inspection {
             byteCount: overflow ? nil : tableByteCount, clusterSize,
             from: HostOffset(UInt64(Layout.refcountTableOffset.offset)))
         for record in extensions { addTables(of: record, clusterSize) }
-        if let geometry = header.geometry { inspectBitmaps(header, geometry, from: storage) }
+        if let geometry = header.geometry { try inspectBitmaps(header, geometry, from: storage) }
         for table in tables where ["active L1 table", "refcount table"].contains(table.name) {
             annotateEntries(of: table, from: storage)
         }
@@ -134,12 +136,15 @@ extension Inspection {
     }
 
     /// Finds tables that share clusters, and what is behind the end of each in its last cluster.
-    mutating func inspectRegions<S: Storage & ~Copyable>(_ geometry: ImageGeometry, from storage: borrowing S) {
+    mutating func inspectRegions<S: Storage & ~Copyable>(
+        _ geometry: ImageGeometry, from storage: borrowing S
+    ) throws(QCOW2Error) {
         let sorted = ([Region(name: "header", offset: HostOffset(0), byteCount: 1, hasSlack: false)] + regions)
             .filter { geometry.isAligned($0.offset) }
             .sorted { ($0.offset, $0.byteCount) < ($1.offset, $1.byteCount) }
         var end: UInt64 = 0
         for index in sorted.indices {
+            try work.checkForWish()
             let region = sorted[index]
             if index > 0, region.offset.rawValue < Self.clusterEnd(of: end, geometry) {
                 report(
@@ -171,8 +176,7 @@ extension Inspection {
             at: HostOffset(end).saturating(adding: UInt64(first)), in: region.name)
         // Entries start at multiples of eight.
         let start = min(bytes.count, Int((8 - end % 8) % 8))
-        collectEntries(
-            in: Array(bytes[start...]), from: HostOffset(end).saturating(adding: UInt64(start)), place: .slack,
-            alignment: geometry.clusterSize)
+        remnants.collect(
+            in: Array(bytes[start...]), from: HostOffset(end).saturating(adding: UInt64(start)), place: .slack)
     }
 }

@@ -10,7 +10,7 @@
 ///
 /// For images that ``Image`` refuses as well as for those that it opens: of an unknown version, with an unknown
 /// feature, truncated, damaged. Nothing is written, no second file is opened, and no name inside the image is followed.
-/// Memory and work are bounded by the file's length and by ``InspectionOptions``, whatever the fields claim.
+/// Memory and work are bounded by what the file has on the disk and by ``InspectionOptions``, whatever the fields claim.
 public struct Inspection: Sendable {
     /// The file's length.
     public internal(set) var fileByteCount: UInt64
@@ -43,6 +43,8 @@ public struct Inspection: Sendable {
     public internal(set) var snapshots: [SnapshotRecord] = []
     /// Entries of earlier snapshot tables for snapshots that the image doesn't have any more.
     public internal(set) var deletedSnapshots: [SnapshotRemnant] = []
+    /// Entries of snapshot tables that belong to another image, inside the file: on the guest's disk, now or earlier.
+    public internal(set) var nestedSnapshots: [SnapshotRemnant] = []
     /// L1 tables that nothing refers to: of deleted snapshots, or of earlier states of the disk.
     public internal(set) var oldL1Tables: [TableRemnant] = []
     /// What the clusters are used for; `nil` when that can't be known.
@@ -62,34 +64,41 @@ public struct Inspection: Sendable {
     var regions: [Region] = []
     /// What was found while searching, before it is known what is a copy of what.
     var remnants = RemnantCollector()
+    /// The first cluster in use that has the refcount 0.
+    var firstUncounted: HostOffset?
+    /// Asks whether to go on.
+    var work: WorkMeter
 
     /// Inspects the image in a storage.
     ///
     /// Costs a read of every table, and of the clusters that nothing refers to, up to the limits of `options`.
     ///
-    /// - Throws: ``QCOW2Error/Code/inputOutput`` when not even the file's length can be learned; reads that fail are
-    ///   findings.
+    /// - Throws: ``QCOW2Error/Code/inputOutput`` when not even the file's length can be learned, and
+    ///   ``QCOW2Error/Code/cancelled``; reads that fail are findings.
     public init<S: Storage & ~Copyable>(
         of storage: borrowing S, options: InspectionOptions = InspectionOptions()
     ) throws(QCOW2Error) {
         fileByteCount = try storage.byteCount()
         collected = FindingCollector(limit: options.findingLimit)
+        work = WorkMeter(options.progress)
         let header = readHeader(from: storage)
         inspectOpening(of: storage)
+        try work.checkForWish()
         guard header.hasMagic || header.isPlausibleWithoutMagic else {
-            searchWhole(of: storage, options)
+            try searchWhole(of: storage, options)
             return
         }
         inspectHeader(header)
         inspectExtensions(header)
-        inspectTables(header, from: storage)
-        inspectSnapshots(header, from: storage)
+        try inspectTables(header, from: storage)
+        try inspectSnapshots(header, from: storage)
+        remnants.present = Set(snapshots.map { RemnantCollector.Key($0.snapshot) })
         guard let geometry = header.geometry else {
-            searchWhole(of: storage, options)
+            try searchWhole(of: storage, options)
             return
         }
-        inspectRegions(geometry, from: storage)
-        inspectClusters(header, geometry, from: storage, options)
+        try inspectRegions(geometry, from: storage)
+        try inspectClusters(header, geometry, from: storage, options)
     }
 
     /// Inspects an image file, which is opened for reading only and not changed in any way.
@@ -135,10 +144,11 @@ public struct Inspection: Sendable {
 
     mutating func report(
         _ code: Finding.Code, _ severity: Finding.Severity, _ message: @autoclosure () -> String,
-        at offset: HostOffset? = nil, in table: String? = nil, index: UInt64? = nil
+        at offset: HostOffset? = nil, in table: String? = nil, index: UInt64? = nil,
+        _ confidence: Finding.Confidence = .confirmed, because reason: String? = nil
     ) {
         collected.add(code) {
-            Finding(code, severity, message(), at: offset, in: table, index: index)
+            Finding(code, severity, message(), at: offset, in: table, index: index, confidence, because: reason)
         }
     }
 }

@@ -72,6 +72,26 @@ struct LenientHeader: Sendable {
         return field.end <= Layout.version3ByteCount || field.end <= byteCount ?? Layout.version3ByteCount
     }
 
+    /// The fields as a header, where the cluster size is known; of an unknown encryption method none is left.
+    var known: Header? {
+        guard let version, let geometry else { return nil }
+        func number<T>(_ field: Field<T>) -> UInt32 { UInt32(truncatingIfNeeded: self[field]) }
+        return Header(
+            version: version, backingFileOffset: HostOffset(self[Layout.backingFileOffset]),
+            backingFileNameByteCount: number(Layout.backingFileSize), clusterBits: UInt32(geometry.clusterBits),
+            size: self[Layout.size], encryption: EncryptionMethod(rawValue: number(Layout.cryptMethod)) ?? .none,
+            l1EntryCount: number(Layout.l1Size), l1TableOffset: HostOffset(self[Layout.l1TableOffset]),
+            refcountTableOffset: HostOffset(self[Layout.refcountTableOffset]),
+            refcountTableClusterCount: number(Layout.refcountTableClusters),
+            snapshotCount: number(Layout.snapshotCount),
+            snapshotTableOffset: HostOffset(self[Layout.snapshotsOffset]), incompatibleFeatures: incompatibleFeatures,
+            compatibleFeatures: CompatibleFeatures(rawValue: self[Layout.compatibleFeatures]),
+            autoclearFeatures: AutoclearFeatures(rawValue: self[Layout.autoclearFeatures]),
+            refcountOrder: UInt32(geometry.refcountOrder),
+            headerByteCount: UInt32(byteCount ?? Layout.version3ByteCount),
+            rawCompressionType: UInt8(truncatingIfNeeded: self[Layout.compressionType]))
+    }
+
     var incompatibleFeatures: IncompatibleFeatures {
         IncompatibleFeatures(rawValue: self[Layout.incompatibleFeatures])
     }

@@ -3,7 +3,7 @@
 
 /// Learns which clusters an image refers to, from tables that may say anything.
 ///
-/// Reads every byte of an L1 table once, however many snapshots share it, and every L2 table once.
+/// Reads every allocated byte of an L1 table once, however many snapshots share it, and every L2 table once.
 struct ReferenceWalk: Sendable {
     let geometry: ImageGeometry
     let fileByteCount: UInt64
@@ -19,7 +19,7 @@ struct ReferenceWalk: Sendable {
     /// The largest offset that an entry points to.
     private(set) var largestOffset: UInt64 = 0
     /// Whether a limit ended the walk before all tables were read.
-    private(set) var isCut = false
+    private var isPastLimit = false
     private let byteLimit: UInt64
     private let hasExternalData: Bool
 
@@ -33,43 +33,70 @@ struct ReferenceWalk: Sendable {
         }
     }
 
-    /// A walk over nothing yet; `nil` when the file has too many clusters to keep a set of them.
-    init?(_ geometry: ImageGeometry, fileByteCount: UInt64, byteLimit: UInt64, hasExternalData: Bool) {
+    /// A walk over nothing yet.
+    init(_ geometry: ImageGeometry, fileByteCount: UInt64, byteLimit: UInt64, hasExternalData: Bool) {
         let clusterCount = geometry.clusterCount(forBytes: fileByteCount)
-        guard let clusters = ClusterSet(clusterCount: clusterCount) else { return nil }
-        (referenced, l2Tables) = (clusters, clusters)
+        referenced = ClusterSet(clusterCount: clusterCount)
+        l2Tables = referenced
         self.geometry = geometry
         self.fileByteCount = fileByteCount
         self.byteLimit = byteLimit
         self.hasExternalData = hasExternalData
     }
 
+    /// Whether a limit of bytes or of memory ended the walk, so that more may be referred to.
+    var isCut: Bool { isPastLimit || referenced.isCut || l2Tables.isCut }
+
     /// Adds what the L1 tables in these parts of the file refer to.
     mutating func addL1Tables<S: Storage & ~Copyable>(
-        _ tables: [(offset: HostOffset, byteCount: UInt64)], from storage: borrowing S
+        _ tables: [(offset: HostOffset, byteCount: UInt64)], from storage: borrowing S, _ work: inout WorkMeter
+    ) throws(QCOW2Error) {
+        try forEachPiece(of: tables, from: storage, &work) { walk, bytes, place in walk.addL1Entries(bytes, at: place) }
+        try addL2Tables(from: storage, &work)
+    }
+
+    /// Adds what the bitmap tables in these parts of the file refer to.
+    mutating func addBitmapTables<S: Storage & ~Copyable>(
+        _ tables: [(offset: HostOffset, byteCount: UInt64)], from storage: borrowing S, _ work: inout WorkMeter
+    ) throws(QCOW2Error) {
+        try forEachPiece(of: tables, from: storage, &work) { walk, bytes, _ in
+            for position in stride(from: 0, to: bytes.count, by: BitmapTableEntry.byteCount) {
+                let entry = BitmapTableEntry(rawValue: bytes.span.loadBigEndian(at: position))
+                if let data = entry.data { walk.referenced.insert(walk.geometry.cluster(at: data)) }
+            }
+        }
+    }
+
+    /// Reads tables of 8-byte entries in pieces: those that overlap once, as the union of their bytes, and no holes.
+    private mutating func forEachPiece<S: Storage & ~Copyable>(
+        of tables: [(offset: HostOffset, byteCount: UInt64)], from storage: borrowing S, _ work: inout WorkMeter,
+        _ body: (_ walk: inout Self, _ bytes: [UInt8], _ place: HostOffset) -> Void
     ) throws(QCOW2Error) {
         var done: UInt64 = 0
-        // Tables that overlap are read once, as the union of their bytes.
         for table in tables.sorted(by: { $0.offset < $1.offset }) {
             guard table.offset.rawValue < fileByteCount else { continue }
             let end = table.offset.rawValue + min(table.byteCount, fileByteCount - table.offset.rawValue)
             var position = max(table.offset.rawValue, done)
+            done = max(done, end)
+            try work.checkForWish()
             while position + 8 <= end, !isCut {
-                let byteCount = min(end - position, 1 << 18) / 8 * 8
-                let bytes = try readCounted(byteCount, at: HostOffset(position), from: storage)
-                addL1Entries(bytes, at: HostOffset(position))
+                guard let data = try storage.dataRange(in: position..<end) else { break }
+                // Entries start at multiples of eight from the table's start.
+                position += (data.lowerBound - position) / 8 * 8
+                let byteCount = min(end - position, 1 << 18, (data.upperBound - position + 7) / 8 * 8) / 8 * 8
+                guard byteCount > 0 else { break }
+                body(&self, try read(byteCount, at: HostOffset(position), from: storage, &work), HostOffset(position))
                 position += byteCount
             }
-            done = max(done, end)
         }
-        try addL2Tables(from: storage)
     }
 
-    private mutating func readCounted<S: Storage & ~Copyable>(
-        _ byteCount: UInt64, at offset: HostOffset, from storage: borrowing S
+    private mutating func read<S: Storage & ~Copyable>(
+        _ byteCount: UInt64, at offset: HostOffset, from storage: borrowing S, _ work: inout WorkMeter
     ) throws(QCOW2Error) -> [UInt8] {
         readByteCount += byteCount
-        if readByteCount > byteLimit { isCut = true }
+        if readByteCount > byteLimit { isPastLimit = true }
+        try work.advance(by: byteCount)
         return try storage.readBytes(Int(byteCount), at: offset)
     }
 
@@ -93,19 +120,32 @@ struct ReferenceWalk: Sendable {
         }
     }
 
-    private mutating func addL2Tables<S: Storage & ~Copyable>(from storage: borrowing S) throws(QCOW2Error) {
+    private mutating func addL2Tables<S: Storage & ~Copyable>(
+        from storage: borrowing S, _ work: inout WorkMeter
+    ) throws(QCOW2Error) {
         let tablesPerRead = max(1, (1 << 18) / geometry.clusterSize)
         var next: UInt64 = 0
         while let run = l2Tables.nextRun(from: next, inSet: true), !isCut {
-            let count = min(run.count, tablesPerRead)
-            let offset = geometry.offset(ofCluster: run.first)
-            let bytes = try readCounted(count * geometry.clusterSize, at: offset, from: storage)
+            let start = geometry.offset(ofCluster: run.first).rawValue
+            try work.checkForWish()
+            // Past its end the file reads as zeros.
+            guard
+                let data = try storage.dataRange(
+                    in: start..<min(geometry.offset(ofCluster: run.end).rawValue, fileByteCount))
+            else {
+                next = run.end
+                continue
+            }
+            let first = geometry.cluster(at: HostOffset(data.lowerBound))
+            let count = min(geometry.cluster(at: HostOffset(data.upperBound - 1)) - first + 1, tablesPerRead)
+            let offset = geometry.offset(ofCluster: first)
+            let bytes = try read(count * geometry.clusterSize, at: offset, from: storage, &work)
             for position in stride(from: 0, to: bytes.count, by: geometry.l2EntryByteCount) {
                 let raw: UInt64 = bytes.span.loadBigEndian(at: position)
                 guard raw != 0 || geometry.hasExtendedL2 else { continue }
                 addL2Entry(raw, bytes.span, position, offset.saturating(adding: UInt64(position)))
             }
-            next = run.first + count
+            next = first + count
         }
     }
 
@@ -119,7 +159,7 @@ struct ReferenceWalk: Sendable {
         if isInvalid { invalid.add(place) }
         guard !hasExternalData else { return }
         if entry.isCompressed {
-            let compressed = CompressedCluster(descriptor: raw & L2Entry.Bits.descriptor, in: geometry)
+            let compressed = entry.compressed(in: geometry)
             largestOffset = max(largestOffset, compressed.end - 1)
             guard compressed.offset.rawValue < fileByteCount else { return pastEnd.add(place) }
             referenced.insert(compressed.run(in: geometry))

@@ -78,6 +78,11 @@ struct BitmapDirectoryEntry: Hashable, Sendable {
         static let nameSize = Field<UInt16>("bitmap name_size", at: 18)
         static let extraDataSize = Field<UInt32>("bitmap extra_data_size", at: 20)
         static let fixedByteCount = 24
+
+        static let fields: [FieldDescription] = [
+            tableOffset.description, tableSize.description, flags.description, type.description,
+            granularityBits.description, nameSize.description, extraDataSize.description,
+        ]
     }
 
     /// Decodes every entry of a directory, whose count and length must match exactly.
@@ -109,6 +114,15 @@ struct BitmapDirectoryEntry: Hashable, Sendable {
     private static func decode(
         _ bytes: Span<UInt8>, at base: HostOffset, in geometry: ImageGeometry
     ) throws(QCOW2Error) -> (BitmapDirectoryEntry, byteCount: Int) {
+        let (entry, byteCount) = try decodeFields(bytes, at: base)
+        try entry.check(typed: Layout.type.load(from: bytes), at: base, in: geometry)
+        return (entry, byteCount)
+    }
+
+    /// Decodes the entry at the start of `bytes`, and refuses only one whose end can't be found.
+    static func decodeFields(
+        _ bytes: Span<UInt8>, at base: HostOffset
+    ) throws(QCOW2Error) -> (BitmapDirectoryEntry, byteCount: Int) {
         func place<T>(_ field: Field<T>) -> HostOffset { base.saturating(adding: UInt64(field.offset)) }
         guard bytes.count >= Layout.fixedByteCount else {
             throw .truncated("bitmap directory entry", needed: Layout.fixedByteCount, have: bytes.count, at: base)
@@ -127,33 +141,43 @@ struct BitmapDirectoryEntry: Hashable, Sendable {
         guard bytes.count >= byteCount else {
             throw .truncated("bitmap directory entry", needed: byteCount, have: bytes.count, at: base)
         }
-        let flags = Layout.flags.load(from: bytes)
-        guard flags & ~7 == 0 else { throw .reservedBits(Layout.flags.name, UInt64(flags), at: place(Layout.flags)) }
-        guard Layout.type.load(from: bytes) == 1 else {
-            throw .outOfRange(Layout.type.name, Layout.type.load(from: bytes), 1...1, at: place(Layout.type))
+        return (
+            BitmapDirectoryEntry(
+                tableOffset: HostOffset(Layout.tableOffset.load(from: bytes)),
+                tableEntryCount: Layout.tableSize.load(from: bytes),
+                flags: Flags(rawValue: Layout.flags.load(from: bytes)),
+                granularityBits: Layout.granularityBits.load(from: bytes),
+                name: [UInt8](copying: bytes, nameStart..<end)),
+            byteCount
+        )
+    }
+
+    /// Checks what the fields of the entry at `base` say, whatever the file's length.
+    func check(typed type: UInt8, at base: HostOffset, in geometry: ImageGeometry) throws(QCOW2Error) {
+        func place<T>(_ field: Field<T>) -> HostOffset { base.saturating(adding: UInt64(field.offset)) }
+        guard flags.rawValue & ~7 == 0 else {
+            throw .reservedBits(Layout.flags.name, UInt64(flags.rawValue), at: place(Layout.flags))
         }
-        guard Layout.granularityBits.load(from: bytes) <= 63 else {
-            throw .outOfRange(
-                Layout.granularityBits.name, Layout.granularityBits.load(from: bytes), 0...63,
-                at: place(Layout.granularityBits))
+        guard type == 1 else { throw .outOfRange(Layout.type.name, type, 1...1, at: place(Layout.type)) }
+        guard granularityBits <= 63 else {
+            throw .outOfRange(Layout.granularityBits.name, granularityBits, 0...63, at: place(Layout.granularityBits))
         }
-        let tableOffset = HostOffset(Layout.tableOffset.load(from: bytes))
         guard geometry.isAligned(tableOffset), tableOffset.rawValue != 0 else {
             throw .misaligned(Layout.tableOffset.name, tableOffset, at: place(Layout.tableOffset))
         }
-        let entryCount = Layout.tableSize.load(from: bytes)
         // 2^27 entries, and bitmaps of at most 512 MiB.
         let limit = min(UInt64(1) << 27, (512 << 20) >> UInt64(geometry.clusterBits))
-        guard (1...limit).contains(UInt64(entryCount)) else {
-            throw .outOfRange(Layout.tableSize.name, UInt64(entryCount), 1...limit, at: place(Layout.tableSize))
+        guard (1...limit).contains(UInt64(tableEntryCount)) else {
+            throw .outOfRange(Layout.tableSize.name, UInt64(tableEntryCount), 1...limit, at: place(Layout.tableSize))
         }
-        let name = [UInt8](copying: bytes, nameStart..<end)
-        return (
-            BitmapDirectoryEntry(
-                tableOffset: tableOffset, tableEntryCount: entryCount, flags: Flags(rawValue: flags),
-                granularityBits: Layout.granularityBits.load(from: bytes), name: name),
-            byteCount
-        )
+    }
+
+    /// The fields of the entry at the start of `bytes`, which was decoded.
+    static func annotatedFields(in bytes: Span<UInt8>, at base: HostOffset) -> [AnnotatedField] {
+        let nameStart = Layout.fixedByteCount + Int(Layout.extraDataSize.load(from: bytes))
+        let name = FieldDescription(
+            name: "bitmap name", offset: nameStart, byteCount: Int(Layout.nameSize.load(from: bytes)))
+        return AnnotatedField.annotate(Layout.fields + [name], in: bytes, at: base)
     }
 }
 

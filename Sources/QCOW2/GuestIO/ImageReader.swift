@@ -56,7 +56,7 @@ public final class ImageReader<S: Storage & Sendable & ~Copyable>: Sendable {
         guard image.entries.indices.contains(index) else {
             throw QCOW2Error(.noSuchSnapshot, "There is no snapshot with the index \(index) in '\(name)'.")
         }
-        return try view(of: image.tree(ofSnapshotAt: index))
+        return try view(of: try image.tree(ofSnapshotAt: index))
     }
 
     private func view(of tree: StateTree) throws(QCOW2Error) -> DiskView {

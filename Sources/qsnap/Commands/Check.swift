@@ -15,7 +15,8 @@ extension QSnap {
                 3 only leaks found.
 
                 A repair is one step: an interrupted one leaves the image as it was, or repaired. What can't be \
-                repaired is said again, and left as it is.
+                repaired is said again, and left as it is. Where leaked clusters hold what is left of a snapshot, \
+                nothing is repaired, unless it may be discarded.
                 """)
 
         @Argument(help: "The qcow2 image file.", completion: .file())
@@ -42,9 +43,15 @@ extension QSnap {
         @Flag(
             help: """
                 With --repair all: drop snapshots whose entries can't be read, for good; what only they hold is \
-                leaked then, and erased by the next repair.
+                leaked then.
                 """)
         var dropUnreadableSnapshots = false
+
+        @Flag(
+            help: """
+                With --repair: free leaked clusters without searching them for what is left of snapshots, for good.
+                """)
+        var discardRemnants = false
 
         @Flag(inversion: .prefixedNo, help: "Give the space of freed clusters back to the file system at once.")
         var discard = true
@@ -61,6 +68,7 @@ extension QSnap {
             if dropUnreadableSnapshots, repair != .all {
                 throw ValidationError("--drop-unreadable-snapshots needs --repair all.")
             }
+            if discardRemnants, repair == nil { throw ValidationError("--discard-remnants needs --repair.") }
             if forceShare, repair != nil, !dryRun {
                 throw ValidationError("--force-share can't be used with --repair.")
             }
@@ -111,7 +119,8 @@ extension QSnap {
             writeOptions.progress = options.progress
             let report = try suspect.repair(
                 repair.scope, isDryRun: dryRun, droppingUnreadableSnapshots: dropUnreadableSnapshots,
-                checking: options, options: writeOptions, found: { output.add($0) },
+                discardingRemnants: discardRemnants, checking: options, options: writeOptions,
+                found: { output.add($0) },
                 remaining: { output.addRemaining($0) })
             return Outcome(check: report.after ?? report.before, repair: report)
         }
@@ -139,7 +148,7 @@ extension CheckReport {
         switch worstSeverity {
         case .critical, .corruption: 2
         case .leak: 3
-        case .notice, nil: 0
+        case .unsupported, .notice, nil: 0
         }
     }
 }

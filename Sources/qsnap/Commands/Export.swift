@@ -61,7 +61,9 @@ extension QSnap {
             }
             guard vmState == nil || snapshot != nil else { throw ValidationError("--vm-state needs a snapshot.") }
             guard vmState != "-" else { throw ValidationError("The VM state can only go to a file.") }
-            guard vmState != output else { throw ValidationError("The disk and the VM state need different files.") }
+            guard vmState.map({ Array($0.utf8) }) != Array(output.utf8) else {
+                throw ValidationError("The disk and the VM state need different files.")
+            }
         }
 
         func run() throws {

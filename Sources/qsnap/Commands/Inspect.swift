@@ -37,11 +37,22 @@ extension QSnap {
         func run() throws {
             var options = InspectionOptions()
             options.searchByteLimit = UInt64(search) << 20
+            let bar = ProgressBar()
+            Interruption.catchSignals()
+            options.progress = { progress in
+                bar.show(progress)
+                return Interruption.signal == 0
+            }
             let inspection: Inspection
             do throws(QCOW2Error) {
                 inspection = try Inspection(
                     path: image, access: forceShare ? .readingWithoutLock : .reading, options: options)
+                bar.clear()
             } catch {
+                bar.clear()
+                if error.code == .cancelled, let failure = Interruption.failure("'\(image)' was not inspected.") {
+                    throw failure
+                }
                 throw Failure(error, in: image)
             }
             if json {

@@ -115,7 +115,8 @@ extension Finding {
         .object([
             ("code", .string(code.rawValue)), ("severity", .string(severity.rawValue)),
             ("offset", .optional(offset?.rawValue)), ("table", .optional(table)), ("index", .optional(index)),
-            ("message", .string(message)),
+            ("message", .string(message)), ("confidence", .string(confidence.rawValue)),
+            ("confidence-reason", .optional(confidenceReason)),
         ])
     }
 
@@ -187,6 +188,7 @@ extension CheckReport {
                 case .corruption: count == 1 ? "corruption" : "corruptions"
                 case .leak: count == 1 ? "leak" : "leaks"
                 case .notice: count == 1 ? "notice" : "notices"
+                case .unsupported: "unsupported"
                 }
             return "\(count) \(name)"
         }
@@ -207,6 +209,7 @@ extension RepairReport {
         let marks = [(IncompatibleFeatures.dirty, "dirty"), (.corrupt, "corrupt")]
         return [
             ("repaired", .bool(after != nil)),
+            ("remnants", .array(remnants.map(\.json))),
             (
                 "changes",
                 .object([
@@ -230,6 +233,7 @@ extension RepairReport {
 
     /// What was done or would be, for people.
     var sentences: [String] {
+        guard remnants.isEmpty else { return remnantSentences }
         guard hasChanges else { return ["Nothing to repair."] + keptSentences }
         var parts: [String] = []
         if raisedRefcountCount > 0 { parts.append("\(raisedRefcountCount) refcounts raised") }
@@ -246,6 +250,19 @@ extension RepairReport {
         return ["\(after == nil ? "Would repair" : "Repaired"): \(parts.joined(separator: ", "))."] + keptSentences
     }
 
+    /// Why nothing was repaired, if freeing leaks would destroy something.
+    private var remnantSentences: [String] {
+        let counts = Remnant.Kind.allCases.compactMap { kind -> String? in
+            let count = remnants.count { $0.kind == kind }
+            guard count > 0 else { return nil }
+            return "\(count) \(kind.phrase)\(count == 1 ? "" : "s")"
+        }
+        return remnants.prefix(16).map { "remnant: \($0.sentence)" } + [
+            "Nothing was repaired: leaked clusters hold data that no state has (\(counts.joined(separator: ", "))).",
+            "'qsnap inspect' shows what is left of snapshots; --discard-remnants frees it, for good.",
+        ]
+    }
+
     /// Why the snapshot table was left alone, if it was.
     private var keptSentences: [String] {
         guard keptUnreadableSnapshotCount > 0 else { return [] }
@@ -254,5 +271,31 @@ extension RepairReport {
             "\(keptUnreadableSnapshotCount) unreadable \(entries) of the snapshot table kept, and nothing freed; "
                 + "--drop-unreadable-snapshots gives them up."
         ]
+    }
+}
+
+extension Remnant {
+    /// The remnant with the documented keys.
+    fileprivate var json: JSON {
+        .object([
+            ("kind", .string(kind.rawValue)), ("offset", .number(offset.rawValue)),
+            ("data-clusters", .number(dataClusterCount)), ("snapshot", snapshot.map(\.json) ?? .null),
+        ])
+    }
+
+    fileprivate var sentence: String {
+        let name = snapshot.map { " of snapshot '\($0.id)', named '\($0.name)'," } ?? ""
+        let clusters = dataClusterCount == 1 ? "one cluster" : "\(dataClusterCount) clusters"
+        return "The \(kind.phrase)\(name) at \(offset) leads to at least \(clusters) of data that no state has."
+    }
+}
+
+extension Remnant.Kind {
+    fileprivate var phrase: String {
+        switch self {
+        case .snapshotEntry: "snapshot table entry"
+        case .l1Table: "L1 table"
+        case .l2Table: "L2 table"
+        }
     }
 }

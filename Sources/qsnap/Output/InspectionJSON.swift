@@ -24,6 +24,7 @@ extension Inspection {
             ("clusters", clusters.map(\.json) ?? .null),
             ("snapshots", .array(snapshots.map(\.json))),
             ("deleted-snapshots", .array(deletedSnapshots.map(\.json))),
+            ("nested-snapshots", .array(nestedSnapshots.map(\.json))),
             ("old-l1-tables", .array(oldL1Tables.map(\.json))),
             ("findings", .array(findings.map(\.json))),
             ("findings-omitted", .object(omittedFindings.map { ($0.code.rawValue, .number($0.count)) })),
@@ -89,7 +90,8 @@ extension Inspection.ClusterSummary {
     fileprivate var json: JSON {
         .object([
             ("total", .number(total)), ("in-use", .number(referenced)), ("leaked", .number(leaked)),
-            ("free", .number(free)), ("free-with-data", .number(freeWithData)), ("cut", .bool(isCut)),
+            ("free", .number(free)), ("free-with-data", .number(freeWithData)),
+            ("in-use-without-refcount", .number(referencedWithoutRefcount)), ("cut", .bool(isCut)),
         ])
     }
 }
@@ -110,6 +112,9 @@ extension Inspection.SnapshotRemnant {
             ("offset", .number(offset.rawValue)), ("place", .string(place.rawValue)),
             ("copies", .number(UInt64(copyCount))), ("l1-table-offset", .number(l1TableOffset.rawValue)),
             ("l1-size", .number(UInt64(l1EntryCount))), ("l1-state", .string(l1State.rawValue)),
+            ("tables", survey.json), ("confidence", .string(confidence.rawValue)),
+            ("confidence-reason", .string(confidenceReason)),
+            ("nested-image-at", .optional(nestedImageOffset?.rawValue)),
             ("snapshot", snapshot.json),
         ])
     }
@@ -119,7 +124,22 @@ extension Inspection.TableRemnant {
     fileprivate var json: JSON {
         .object([
             ("offset", .number(offset.rawValue)), ("place", .string(place.rawValue)),
-            ("used-entries", .number(UInt64(usedEntryCount))),
+            ("used-entries", .number(UInt64(usedEntryCount))), ("confidence", .string(confidence.rawValue)),
+            ("confidence-reason", .string(confidenceReason)),
+        ])
+    }
+}
+
+extension Inspection.TreeSurvey {
+    fileprivate var json: JSON {
+        .object([
+            ("l1-clusters", .number(l1ClusterCount)), ("readable-l1-clusters", .number(readableL1ClusterCount)),
+            ("l2-tables", .number(l2TableCount)), ("readable-l2-tables", .number(readableL2TableCount)),
+            ("shared-l2-tables", .number(sharedL2TableCount)),
+            ("overwritten-l2-tables", .number(overwrittenL2TableCount)),
+            ("cut-l2-tables", .number(cutL2TableCount)),
+            ("unreferenced-data-clusters", .number(unreferencedDataClusterCount)),
+            ("referenced-data-clusters", .number(referencedDataClusterCount)), ("complete", .bool(isComplete)),
         ])
     }
 }

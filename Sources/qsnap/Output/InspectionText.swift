@@ -13,24 +13,31 @@ extension Inspection {
         for kind in FeatureBit.Kind.allCases {
             let bits = features.filter { $0.kind == kind }
             guard !bits.isEmpty else { continue }
-            let names = bits.map { "\(printable($0.name ?? "bit \($0.bit)"))\($0.isKnown ? "" : " (unknown)")" }
+            let names = bits.map { "\(cell(($0.name ?? "bit \($0.bit)").utf8))\($0.isKnown ? "" : " (unknown)")" }
             lines.append("\(kind.rawValue.capitalizedASCII) features: \(names.joined(separator: ", "))")
         }
         if let backingFile {
-            let format = backingFile.format.map { printable($0) } ?? "not given"
-            lines.append("Backing file: \(printable(backingFile.name)) (format: \(format))")
+            let format = backingFile.format.map { cell($0.utf8) } ?? "not given"
+            lines.append("Backing file: \(cell(backingFile.nameBytes)) (format: \(format))")
         }
         if let clusters {
             let cut = clusters.isCut ? "; the search was cut" : ""
+            let uncounted = clusters.referencedWithoutRefcount
+            let without = uncounted > 0 ? " (\(uncounted) without a refcount)" : ""
             lines.append(
-                "Clusters: \(clusters.total), of them \(clusters.referenced) in use, \(clusters.leaked) leaked, "
+                "Clusters: \(clusters.total), of them \(clusters.referenced) in use\(without), \(clusters.leaked) leaked, "
                     + "\(clusters.free) free, \(clusters.freeWithData) of these with data\(cut)")
         }
         var text = lines.map { $0 + "\n" }.joined()
         text += Self.section("Tables", [["NAME", "OFFSET", "BYTES", "IN THE FILE"]] + tables.map(\.row))
         text += Self.section("Snapshots", [["AT"] + Snapshot.columnTitles] + snapshots.map(\.row))
         text += Self.section(
-            "Deleted snapshots", [["AT", "IN"] + Snapshot.columnTitles + ["L1 TABLE"]] + deletedSnapshots.map(\.row))
+            "Deleted snapshots",
+            [["AT", "IN"] + Snapshot.columnTitles + ["L1 TABLE", "L2 TABLES", "CONFIDENCE"]]
+                + deletedSnapshots.map(\.row))
+        text += Self.section(
+            "Snapshots of images inside the file",
+            [["AT", "IN"] + Snapshot.columnTitles + ["IMAGE AT", "CONFIDENCE"]] + nestedSnapshots.map(\.nestedRow))
         text += "\n" + findingsText
         return text
     }
@@ -56,7 +63,11 @@ extension Inspection {
         var text = "Findings:\n"
         for finding in findings {
             let place = finding.offset.map { " at \($0)" } ?? ""
-            text += "\(finding.severity.rawValue) \(finding.code)\(place): \(printable(finding.message))\n"
+            text += "\(finding.severity.rawValue) \(finding.code)\(place): \(printable(finding.message))"
+            if let reason = finding.confidenceReason {
+                text += " [\(finding.confidence.rawValue): \(printable(reason))]"
+            }
+            text += "\n"
         }
         for (code, count) in omittedFindings { text += "... and \(count) more of \(code)\n" }
         return text
@@ -91,7 +102,7 @@ extension AnnotatedField {
     /// What the bytes say: a text or a number.
     fileprivate var valueText: String {
         if ["id", "name", "backing file name", "bitmap name"].contains(name) {
-            return " = '\(printable(String(decoding: bytes.prefix(255), as: UTF8.self)))'"
+            return " = '\(cell(bytes))'"
         }
         return value.map { " = \($0)" } ?? ""
     }
@@ -108,7 +119,16 @@ extension Inspection.SnapshotRecord {
 }
 
 extension Inspection.SnapshotRemnant {
-    fileprivate var row: [String] { ["\(offset)", place.rawValue] + snapshot.columns + [l1State.rawValue] }
+    fileprivate var row: [String] {
+        let tables = "\(survey.readableL2TableCount + survey.sharedL2TableCount)/\(survey.l2TableCount)"
+        return ["\(offset)", place.rawValue] + snapshot.columns
+            + [l1State.rawValue, l1State == .notLookedAt ? "-" : tables, confidence.rawValue]
+    }
+
+    fileprivate var nestedRow: [String] {
+        ["\(offset)", place.rawValue] + snapshot.columns
+            + [nestedImageOffset.map { "\($0)" } ?? "-", confidence.rawValue]
+    }
 }
 
 extension String {

@@ -78,7 +78,8 @@ extension QemuImg {
     ) throws(Refusal) -> (CheckReport, Fixed) {
         do throws(QCOW2Error) {
             guard let scope else { return (try suspect.check(CheckOptions(), say(_:)), Fixed()) }
-            let report = try suspect.repair(scope, options: options, found: say(_:))
+            // What is left of snapshots goes the way of all leaks, as with qemu-img.
+            let report = try suspect.repair(scope, discardingRemnants: true, options: options, found: say(_:))
             return (report.after ?? report.before, Fixed(report))
         } catch {
             throw Refusal("Check failed: \(error.systemReason)")

@@ -63,7 +63,7 @@ extension QemuImg {
         _ name: String, _ format: String?, of file: [UInt8], _ version: QemuVersion
     ) throws(Refusal) -> UInt64 {
         let folder = file.lastIndex(of: UInt8(ascii: "/")).map { Array(file[...$0]) } ?? []
-        let path = name.hasPrefix("/") ? Array(name.utf8) : folder + Array(name.utf8)
+        let path = name.utf8.first == UInt8(ascii: "/") ? Array(name.utf8) : folder + Array(name.utf8)
         let source = try Source(
             path, format: format.map { Array($0.utf8) }, hasOptions: false, sharesByForce: false)
         let description: ImageDescription

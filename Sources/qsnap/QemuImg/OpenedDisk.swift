@@ -112,7 +112,7 @@ extension Source {
         let repaired: Image<FileStorage>
         do throws(QCOW2Error) {
             var suspect = try SuspectImage(storage: image.close())
-            try suspect.repair(.all, options: options, found: QemuImg.say(_:))
+            try suspect.repair(.all, discardingRemnants: true, options: options, found: QemuImg.say(_:))
             repaired = try Image(storage: suspect.close())
         } catch {
             throw refusal("Could not repair dirty image: \(error.systemReason)")

@@ -10,9 +10,11 @@ import Testing
 
 @Suite struct RepairTests {
     /// Repairs bytes, and returns what became of them.
-    static func repair(_ bytes: [UInt8], _ scope: RepairScope = .all) throws -> (bytes: [UInt8], report: RepairReport) {
+    static func repair(
+        _ bytes: [UInt8], _ scope: RepairScope = .all, discardingRemnants: Bool = false
+    ) throws -> (bytes: [UInt8], report: RepairReport) {
         var image = try SuspectImage(storage: InMemoryStorage(bytes))
-        let report = try image.repair(scope)
+        let report = try image.repair(scope, discardingRemnants: discardingRemnants)
         return (image.close().bytes, report)
     }
 

@@ -76,9 +76,11 @@ extension InspectionCase {
         InspectionCase("not-qcow2", "text", .corruption, on: .nothing, at: 0, snapshots: 0) {
             $0.set(Array("QFI, but text\n".utf8), at: 0)
         },
-        InspectionCase("cannot-be-opened", "", .corruption, at: 72) { $0.set(1 << 9, at: 72) },
-        InspectionCase("version-unknown", "version 4", .corruption, at: 4) { $0.set(4, 4, at: 4) },
-        InspectionCase("version-unknown", "version 1", .corruption, at: 4, snapshots: 0) { $0.set(1, 4, at: 4) },
+        InspectionCase("cannot-be-opened", "", .unsupported, at: 72) { $0.set(1 << 9, at: 72) },
+        InspectionCase("cannot-be-opened", "", .corruption, at: 40) { $0.set(0x608, at: 40) },
+        InspectionCase("version-unknown", "version 4", .unsupported, at: 4) { $0.set(4, 4, at: 4) },
+        InspectionCase("version-unknown", "version 1", .unsupported, at: 4, snapshots: 0) { $0.set(1, 4, at: 4) },
+        InspectionCase("compression-type-unknown", "", .unsupported, at: 104) { $0.set(7, 1, at: 104) },
         InspectionCase("header-truncated", "6 bytes", .corruption, at: nil, snapshots: 0) {
             $0.bytes.removeSubrange(6...)
         },
@@ -99,11 +101,11 @@ extension InspectionCase {
             $0.set(7, 1, at: 113)
         },
         InspectionCase("disk-size-odd", at: 24) { $0.set(12287, at: 24) },
-        InspectionCase("incompatible-feature-unknown", "", .corruption, at: 72) { $0.set(1 << 63, at: 72) },
+        InspectionCase("incompatible-feature-unknown", "", .unsupported, at: 72) { $0.set(1 << 63, at: 72) },
         InspectionCase("compatible-feature-unknown", at: 80) { $0.set(1 << 5, at: 80) },
         InspectionCase("autoclear-feature-unknown", at: 88) { $0.set(1 << 9, at: 88) },
         InspectionCase("marked-dirty", at: 72) { $0.set(1, at: 72) },
-        InspectionCase("marked-corrupt", at: 72) { $0.set(2, at: 72) },
+        InspectionCase("marked-corrupt", "", .corruption, at: 72) { $0.set(2, at: 72) },
         InspectionCase("external-data-file", at: 72) { $0.set(4, at: 72) },
         InspectionCase("encrypted", at: 32) { $0.set(1, 4, at: 32) },
         InspectionCase("encryption-invalid", "no header", .corruption, at: 32) { $0.set(2, 4, at: 32) },
@@ -179,6 +181,7 @@ extension InspectionCase {
             $0.set([1], at: 0x2200)
             $0.set(1, 2, at: 0x400 + 2 * 0x11)
         },
+        InspectionCase("clusters-uncounted", "", .corruption, at: 0x2000) { $0.set(0, 2, at: 0x400 + 2 * 0x10) },
         // Points to the active L2 table.
         InspectionCase("old-l1-table", at: 0x2200) {
             $0.grow(to: 0x2400)

@@ -62,6 +62,7 @@ import Testing
         #expect(inspection.deletedSnapshots.map(\.snapshot.id) == ["3"])
         let gap = inspection.findings.first { $0.code.rawValue == "snapshot-id-missing" }
         #expect(gap?.message.contains("1 snapshot IDs below 4 are missing: 3.") == true)
+        #expect(gap?.confidence == .probable && gap?.confidenceReason != nil)
     }
 
     @Test("Where space was given back there is nothing to find")
@@ -99,6 +100,7 @@ import Testing
         #expect(inspection.deletedSnapshots.map(\.snapshot.name) == ["old"])
         #expect(inspection.deletedSnapshots.first?.place == .unknown)
         #expect(inspection.deletedSnapshots.first?.offset.rawValue == 0x7000)
+        #expect(inspection.deletedSnapshots.first?.l1State == .notLookedAt)
     }
 
     @Test("Random data doesn't look like a snapshot")
