@@ -38,6 +38,8 @@ struct ImageReading: Sendable {
     var canMoveL2Tables = true
 
     let bounds: FileBounds
+    /// The file's first sector, which all of it follows from.
+    let headerSector: [UInt8]
 
     /// A snapshot, and its place in the table.
     struct Snapshot: Sendable {
@@ -85,6 +87,9 @@ struct ImageReading: Sendable {
         bounds = FileBounds(byteCount: try storage.byteCount())
         let firstCluster = try Self.readFirstCluster(storage, bounds)
         header = try Header(decodingFields: firstCluster.span)
+        let sectorByteCount = Int(ImageGeometry.sectorSize)
+        let padding = [UInt8](repeating: 0, count: max(0, sectorByteCount - firstCluster.count))
+        headerSector = Array(firstCluster.prefix(sectorByteCount)) + padding
         trees = [Tree(offset: HostOffset(0), entryCount: 0)]
         collected = MetadataTables(geometry: header.geometry, bounds: bounds)
         refcounts = RefcountTable(empty: header.geometry)

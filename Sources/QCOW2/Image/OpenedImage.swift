@@ -11,10 +11,14 @@ struct OpenedImage {
     let entries: [SnapshotTableEntry]
     /// Bytes from the start of the snapshot table to the end of its last entry.
     let snapshotTableByteCount: UInt64
+    /// The file's first sector, which all of it follows from; empty when that isn't known.
+    let headerSector: [UInt8]
 
     init(
-        header: Header, extensions: [HeaderExtension], entries: [SnapshotTableEntry], snapshotTableByteCount: UInt64
+        header: Header, extensions: [HeaderExtension], entries: [SnapshotTableEntry], snapshotTableByteCount: UInt64,
+        headerSector: [UInt8] = []
     ) {
+        self.headerSector = headerSector
         self.header = header
         self.extensions = extensions
         self.entries = entries
@@ -30,7 +34,7 @@ struct OpenedImage {
     init(_ reading: ImageReading) {
         self.init(
             header: reading.header, extensions: reading.extensions, entries: reading.snapshots.map(\.entry),
-            snapshotTableByteCount: reading.snapshotTableByteCount)
+            snapshotTableByteCount: reading.snapshotTableByteCount, headerSector: reading.headerSector)
     }
 }
 
