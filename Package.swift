@@ -25,6 +25,8 @@ let package = Package(
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"]), .brew(["zlib"])]),
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"]), .brew(["zstd"])]),
         .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"]), .brew(["openssl"])]),
+        // Functions in a header, which only Linux has a use for.
+        .systemLibrary(name: "CSandbox"),
         .target(
             name: "QCOW2",
             dependencies: ["CZlib", .target(name: "CZstd", condition: .when(traits: ["Zstd"]))],
@@ -36,6 +38,7 @@ let package = Package(
             dependencies: [
                 "QCOW2", .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .target(name: "CCrypto", condition: .when(platforms: [.linux])),
+                .target(name: "CSandbox", condition: .when(platforms: [.linux])),
             ],
             cSettings: gnu
         ),

@@ -20,7 +20,8 @@ struct QSnap: ParsableCommand {
             SNAPSHOT is a snapshot's ID or name; id:TEXT and name:TEXT say which of the two is meant.
 
             Exit status: 0 done; 1 failed; 2 corruption found; 3 only leaks found; 4 no such or ambiguous snapshot; \
-            5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 64 usage.
+            5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 12 only the image file differs from a \
+            manifest; 64 usage.
             """,
         version: Main.version,
         subcommands: [

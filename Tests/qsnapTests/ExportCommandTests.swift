@@ -195,31 +195,7 @@ struct ExportCommandTests {
         }
         let all = try image.check("hash", "--all").split(separator: "\n")
         #expect(all == ["\(sums[0])  active", "\(sums[1])  1 first"])
-        let manifest = try image.check("hash", "--manifest")
-        #expect(manifest == "\(sums[0]) 12288 active\n\(sums[1]) 12288 snapshot:1:first\n")
         let states = try #require(image.json("hash", "--all")["states"] as? [[String: Any]])
         #expect(states.compactMap { $0["sha256"] as? String } == sums)
-    }
-
-    @Test("A manifest says what changed, what is missing and what is new")
-    func verify() throws {
-        let image = try TestImage()
-        try image.check("create", "a name: 100% ünïcode")
-        let manifest = image.folder.file("manifest")
-        try Data(image.check("hash", "--manifest").utf8).write(to: URL(fileURLWithPath: manifest))
-        let same = try image.check("hash", "--verify", manifest)
-        #expect(same == "active: same\n1 first: same\n2 a name: 100% ünïcode: same\n")
-        try image.check("delete", "id:2")
-        try image.check("apply", "first")
-        try image.check("create", "third")
-        let result = try image.run(["hash", "--verify", manifest])
-        #expect(result.status == 1 && result.errors.contains("3 of 4 states are not what the manifest says"))
-        let lines = result.output.split(separator: "\n")
-        #expect(lines.count == 4 && lines[0] == "active: different" && lines[1] == "1 first: same")
-        #expect(lines[2].hasSuffix(": missing") && lines[3].hasSuffix("third: not in the manifest"))
-        try Data("nonsense\n".utf8).write(to: URL(fileURLWithPath: manifest))
-        #expect(try image.run(["hash", "--verify", manifest]).status == 1)
-        #expect(try image.run(["hash", "--verify", image.folder.file("nosuch")]).status == 1)
-        #expect(try image.run(["hash", "first", "--all"]).status == 64)
     }
 }

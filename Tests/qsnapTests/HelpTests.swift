@@ -17,7 +17,8 @@ import Testing
         for words in [
             "Snapshots inside qcow2 disk images, without QEMU.", "SNAPSHOT is a snapshot's ID or name", "id:TEXT",
             "Exit status: 0 done; 1 failed; 2 corruption found; 3 only leaks found; 4 no such or ambiguous snapshot; "
-                + "5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; 64 usage.",
+                + "5 image in use; 6 unsupported image or feature; 7 not a qcow2 image; "
+                + "12 only the image file differs from a manifest; 64 usage.",
             "list List the snapshots", "create Create a snapshot", "apply Make the disk", "delete Delete snapshots",
             "rename Give a snapshot", "inspect Show what an image is", "usage Say how much", "diff Say which ranges",
             "export Write one state", "map Show where", "hash Print the SHA-256",
@@ -59,7 +60,13 @@ import Testing
                 ]
             ),
             ("map", ["<image>", "[<snapshot>]", "--allow-backing", "--json", "-U, --force-share"]),
-            ("hash", ["<image>", "[<snapshot>]", "--all", "--manifest", "--verify <manifest>", "--allow-backing"]),
+            (
+                "hash",
+                [
+                    "<image>", "[<snapshot>]", "--all", "--manifest", "--verify <manifest>", "--states-only",
+                    "--no-sandbox",
+                ]
+            ),
             ("inspect", ["<image>", "--dump", "--json", "-U, --force-share", "--search <mib>", "(default: 1024)"]),
             (
                 "diff",

@@ -7,21 +7,24 @@ struct L2TableCursor {
     private static let batchByteCount = 1 << 19
 
     private let geometry: ImageGeometry
+    /// A part of the L1 table, and the index of its first entry.
     private let entries: [L1Entry]
+    private let firstIndex: Int
     private var buffer: [UInt8] = []
     /// The L1 entries whose tables are in the buffer.
     private var buffered = 0..<0
 
-    init(_ entries: [L1Entry], in geometry: ImageGeometry) {
+    init(_ entries: [L1Entry], from firstIndex: Int, in geometry: ImageGeometry) {
         self.entries = entries
+        self.firstIndex = firstIndex
         self.geometry = geometry
     }
 
-    /// How many L1 entries there are.
-    var count: Int { entries.count }
-
-    /// Where the table below an L1 entry is; `nil` when nothing is allocated there.
-    func offset(at index: Int) -> HostOffset? { index < entries.count ? entries[index].l2Table : nil }
+    /// Where the table below an L1 entry is; `nil` when nothing is allocated there, or the entry isn't in the part.
+    func offset(at index: Int) -> HostOffset? {
+        let position = index - firstIndex
+        return entries.indices.contains(position) ? entries[position].l2Table : nil
+    }
 
     /// The table below an L1 entry; zeros where nothing is allocated.
     ///

@@ -86,6 +86,8 @@ struct BitmapDirectoryEntry: Hashable, Sendable {
     }
 
     /// Decodes every entry of a directory, whose count and length must match exactly.
+    ///
+    /// Stops at the first entry too many: what is collected is bounded by the announced count.
     static func decodeAll(
         _ bytes: Span<UInt8>, count: UInt32, at base: HostOffset, in geometry: ImageGeometry
     ) throws(QCOW2Error) -> [BitmapDirectoryEntry] {
@@ -93,6 +95,11 @@ struct BitmapDirectoryEntry: Hashable, Sendable {
         var names: Set<[UInt8]> = []
         var position = 0
         while position < bytes.count {
+            guard entries.count < Int(count) else {
+                throw .invalid(
+                    BitmapsExtension.Layout.bitmapCount.name, "\(count) doesn't match the directory, which has more",
+                    at: base)
+            }
             let offset = base.saturating(adding: UInt64(position))
             let rest = bytes.extracting(position..<bytes.count)
             let (entry, byteCount) = try decode(rest, at: offset, in: geometry)

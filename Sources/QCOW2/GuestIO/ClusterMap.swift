@@ -15,14 +15,24 @@ struct ClusterMap: Sendable {
     /// The file's length: nothing may lie behind it.
     let fileByteCount: UInt64
     let l1TableOffset: HostOffset
-    /// The index of the first entry held.
-    let firstIndex: UInt64
-    /// Entries of the L1 table, checked when they are followed; what lies outside counts as unallocated.
-    let entries: [L1Entry]
+    /// The indices of the entries that may be asked for; what lies outside counts as unallocated.
+    let indices: Range<UInt64>
+    /// These entries of the L1 table, checked when they are followed; `nil` when they are read as they are needed, so
+    /// that any number of states costs no more memory than what is looked at.
+    let entries: [L1Entry]?
 
     /// The most bytes of an L2 table that are read at once: enough entries to make reading worthwhile, and little
     /// enough that one lookup in a large image doesn't read megabytes.
     static let sliceByteCount = 16384
+
+    /// A map that holds nothing, and whose reader gets the L1 table in slices.
+    init(_ tree: StateTree, in geometry: ImageGeometry, fileByteCount: UInt64) {
+        self.geometry = geometry
+        self.fileByteCount = fileByteCount
+        l1TableOffset = tree.l1TableOffset
+        indices = 0..<UInt64(tree.l1EntryCount)
+        entries = nil
+    }
 
     /// Reads those entries of an L1 table that a guest range needs.
     init(
@@ -34,7 +44,7 @@ struct ClusterMap: Sendable {
         let count = UInt64(tree.l1EntryCount)
         let first = min(geometry.indices(of: GuestOffset(guest.lowerBound)).l1, count)
         let last = guest.isEmpty ? first : min(geometry.indices(of: GuestOffset(guest.upperBound - 1)).l1 + 1, count)
-        firstIndex = first
+        indices = first..<last
         // Safe: at most 4,194,304 entries, as decoding has checked, and all of them in the file.
         var bytes = [UInt8](repeating: 0, count: Int(last - first) * L1Entry.byteCount)
         var span = bytes.mutableSpan
@@ -45,18 +55,20 @@ struct ClusterMap: Sendable {
     /// Guest bytes below one L1 entry: at most 2^39.
     var l1EntrySpan: UInt64 { geometry.clusterSize * UInt64(geometry.l2EntryCount) }
 
-    /// The entry with an index in the whole table; `nil` for one that isn't there or says "unallocated".
+    /// The most bytes of any table that are read at once.
+    var sliceByteCount: Int { min(geometry.clusterByteCount, Self.sliceByteCount) }
+
+    /// The L2 table of an entry with an index in the whole table; `nil` for one that says "unallocated".
     ///
     /// - Throws: ``QCOW2Error/Code/corrupt``.
-    func l2Table(at index: UInt64) throws(QCOW2Error) -> HostOffset? {
-        guard index >= firstIndex, index - firstIndex < UInt64(entries.count) else { return nil }
-        let entry = entries[Int(index - firstIndex)]
+    func l2Table(of entry: L1Entry, _ index: UInt64) throws(QCOW2Error) -> HostOffset? {
         guard entry.rawValue != 0 else { return nil }
-        let place = l1TableOffset.saturating(adding: index * UInt64(L1Entry.byteCount))
-        try entry.check(Int(index), at: place, geometry, FileBounds(byteCount: fileByteCount))
+        try entry.check(Int(index), at: place(of: index), geometry, FileBounds(byteCount: fileByteCount))
         return entry.l2Table
     }
 
-    /// Whether the table has entries from an index on.
-    func hasEntries(from index: UInt64) -> Bool { index < firstIndex + UInt64(entries.count) }
+    /// Where an entry is.
+    func place(of index: UInt64) -> HostOffset {
+        l1TableOffset.saturating(adding: index * UInt64(L1Entry.byteCount))
+    }
 }

@@ -111,8 +111,8 @@ extension ClusterMap {
     fileprivate func vmStateStart(behind virtualSize: UInt64, byteCount: UInt64) throws(QCOW2Error) -> UInt64 {
         let index = geometry.l1EntryCount(forDiskSize: virtualSize)
         let (start, overflow) = index.multipliedReportingOverflow(by: l1EntrySpan)
-        // Safe: as many entries as there are in the file, each below 2^39 bytes.
-        let end = UInt64(entries.count) * l1EntrySpan
+        // Safe: at most 2^22 entries, as decoding has checked, each below 2^39 bytes.
+        let end = indices.upperBound * l1EntrySpan
         guard !overflow, start <= end, byteCount <= end - start else {
             throw .invalid("VM state size", "\(byteCount) bytes don't fit into the L1 table", at: l1TableOffset)
         }

@@ -41,7 +41,7 @@ public final class ImageReader<S: Storage & Sendable & ~Copyable>: Sendable {
 
     /// The disk in one state.
     ///
-    /// Reads that state's L1 table.
+    /// Reads nothing yet: tables are read as far as they are needed, and shared by the views of one reader.
     ///
     /// - Throws: ``QCOW2Error`` with the code `noSuchSnapshot`, `ambiguousSnapshot`, `corrupt`, `inputOutput`, or
     ///   `unsupported` for an external data file. Encrypted images can be mapped, but not read.
@@ -99,11 +99,9 @@ extension ImageReader: ReadableFile where S: ~Copyable {
 }
 
 extension Image where S: ~Copyable {
-    /// One state, ready to be read; reads all of its L1 table.
+    /// One state, ready to be read; reads nothing yet.
     func layer(_ tree: StateTree, _ slices: L2SliceCache) throws(QCOW2Error) -> ImageLayer {
-        let map = try ClusterMap(
-            tree, for: 0..<UInt64.max, in: header.geometry, fileByteCount: storage.byteCount()
-        ) { (bytes, offset) throws(QCOW2Error) in try storage.read(into: &bytes, at: offset) }
+        let map = ClusterMap(tree, in: header.geometry, fileByteCount: try storage.byteCount())
         return ImageLayer(map, header, slices)
     }
 }

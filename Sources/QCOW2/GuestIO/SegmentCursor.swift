@@ -14,6 +14,9 @@ struct SegmentCursor {
     /// The part of an L2 table that was used last, and where it is.
     private var slice: [UInt8] = []
     private var sliceOffset = HostOffset(.max)
+    /// The part of the L1 table that was used last, and where it is, unless the map holds the table.
+    private var l1Slice: [UInt8] = []
+    private var l1SliceOffset = HostOffset(.max)
 
     init(_ map: ClusterMap, in guest: Range<UInt64>) {
         self.map = map
@@ -49,11 +52,13 @@ struct SegmentCursor {
     private mutating func piece(_ load: SliceLoad) throws(QCOW2Error) -> Segment {
         let geometry = map.geometry
         let indices = geometry.indices(of: GuestOffset(position))
-        guard let table = try map.l2Table(at: indices.l1) else {
-            let isLast = !map.hasEntries(from: indices.l1)
-            return segment(.unallocated, upTo: isLast ? nil : position | (map.l1EntrySpan - 1))
+        let (entry, next) = try l1Entry(at: indices.l1, load)
+        guard let table = try map.l2Table(of: entry, indices.l1) else {
+            // Safe: at most 2^22 entries of 2^39 bytes.
+            let isLast = next >= map.indices.upperBound
+            return segment(.unallocated, upTo: isLast ? nil : next * map.l1EntrySpan - 1)
         }
-        let sliceByteCount = min(geometry.clusterByteCount, ClusterMap.sliceByteCount)
+        let sliceByteCount = map.sliceByteCount
         let byteIndex = indices.l2 * geometry.l2EntryByteCount
         let start = byteIndex / sliceByteCount * sliceByteCount
         let offset = table.saturating(adding: UInt64(start))
@@ -63,6 +68,31 @@ struct SegmentCursor {
         }
         return geometry.hasExtendedL2
             ? try extendedPiece(byteIndex - start, indices.byte) : try standardPiece(byteIndex - start, indices.byte)
+    }
+
+    /// An L1 entry, and the index of the next one that may be another; empty ones are passed over.
+    private mutating func l1Entry(
+        at index: UInt64, _ load: SliceLoad
+    ) throws(QCOW2Error) -> (entry: L1Entry, next: UInt64) {
+        guard map.indices.contains(index) else {
+            return (.unallocated, index < map.indices.lowerBound ? map.indices.lowerBound : .max)
+        }
+        if let entries = map.entries { return (entries[Int(index - map.indices.lowerBound)], index + 1) }
+        let perSlice = UInt64(map.sliceByteCount / L1Entry.byteCount)
+        let first = index / perSlice * perSlice
+        let offset = map.place(of: first)
+        if offset != l1SliceOffset {
+            l1Slice = try load(offset, map.sliceByteCount)
+            l1SliceOffset = offset
+        }
+        let table = l1Slice.span
+        var position = Int(index - first) * L1Entry.byteCount
+        let entry = L1Entry(rawValue: table.loadBigEndian(at: position))
+        position += L1Entry.byteCount
+        if entry == .unallocated {
+            while position < table.count, table.loadBigEndian(at: position, as: UInt64.self) == 0 { position &+= 8 }
+        }
+        return (entry, first + UInt64(position / L1Entry.byteCount))
     }
 
     /// A segment from the position to the byte `last`, or to the range's end if that is nearer.

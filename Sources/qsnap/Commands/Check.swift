@@ -31,6 +31,8 @@ extension QSnap {
         @Flag(name: [.long, .customShort("U")], help: "Read the image even while another process writes to it.")
         var forceShare = false
 
+        @OptionGroup var sandbox: SandboxOptions
+
         @Option(
             help: ArgumentHelp(
                 "Repair 'leaks': free what nothing refers to; or 'all': also refcounts, flags, incomplete snapshots.",
@@ -127,6 +129,10 @@ extension QSnap {
 
         private func open(for access: FileStorage.Access) throws(QCOW2Error) -> SuspectImage<FileStorage> {
             do throws(QCOW2Error) {
+                // A check alone is read in the sandbox.
+                if repair == nil {
+                    return try SuspectImage(storage: sandbox.open(image, sharesByForce: forceShare))
+                }
                 return try SuspectImage.open(image, for: access, locks: noLock ? .ifAvailable : .forWriting)
             } catch {
                 throw error.namingNoLock

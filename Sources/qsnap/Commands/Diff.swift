@@ -65,7 +65,10 @@ extension QSnap {
         }
 
         func run() throws {
-            let reader = try ImageReader(options.open(), backing: allowBacking ? .anyFile : .sameDirectory)
+            let reader = try ImageReader(
+                options.open(
+                    isSandboxed: exportRbd == nil || exportRbd == "-", backing: options.backing(anywhere: allowBacking)),
+                backing: allowBacking ? .anyFile : .sameDirectory)
             let bar = ProgressBar()
             defer { bar.clear() }
             Interruption.catchSignals()

@@ -67,7 +67,7 @@ extension QSnap {
         }
 
         func run() throws {
-            let reader = try reading.openReader()
+            let reader = try reading.openReader(isSandboxed: output == "-" && vmState == nil)
             let view = try reader.view(of: reading.state(snapshot))
             if vmState != nil, view.vmStateSize == 0 {
                 throw Failure("'\(reading.image)': the snapshot has no VM state: no machine was running.", status: 6)

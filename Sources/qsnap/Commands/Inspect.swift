@@ -29,6 +29,8 @@ extension QSnap {
         @Flag(name: [.long, .customShort("U")], help: "Read an image even while another process writes to it.")
         var forceShare = false
 
+        @OptionGroup var sandbox: SandboxOptions
+
         @Option(
             help: ArgumentHelp(
                 "Search at most so many MiB of unused clusters for remnants of snapshots.", valueName: "mib"))
@@ -45,8 +47,8 @@ extension QSnap {
             }
             let inspection: Inspection
             do throws(QCOW2Error) {
-                inspection = try Inspection(
-                    path: image, access: forceShare ? .readingWithoutLock : .reading, options: options)
+                let storage = try sandbox.open(image, sharesByForce: forceShare)
+                inspection = try Inspection(of: storage, options: options)
                 bar.clear()
             } catch {
                 bar.clear()

@@ -20,8 +20,7 @@ extension QSnap {
         @Flag(name: [.long, .customShort("U")], help: "Read an image even while another process writes to it.")
         var forceShare = false
 
-        @Flag(name: .shortAndLong, help: "Say on standard error how other programs are kept out of the images.")
-        var verbose = false
+        @OptionGroup var sandbox: SandboxOptions
 
         @Flag(help: "Say how much each snapshot holds, too, which means reading all of the image's metadata.")
         var usage = false
@@ -29,30 +28,25 @@ extension QSnap {
         func run() throws {
             var failures: [Failure] = []
             var sections: [String] = []
-            var objects: [JSON] = []
+            var objects = ListedImages()
+            var files = openedFiles()
             for path in images {
                 do throws(QCOW2Error) {
-                    let image = try Image.open(path, for: forceShare ? .readingWithoutLock : .reading)
-                    if verbose { image.reportLocking(path) }
+                    let image = try Image(storage: files.next(path))
+                    if sandbox.verbose { image.reportLocking(path) }
                     let snapshots = image.snapshots
                     let usages = usage ? try usages(in: image) : nil
                     guard json else {
                         sections.append(section(path, snapshots, usages))
                         continue
                     }
-                    let list = snapshots.indices.map { snapshots[$0].json(with: usages?[$0].jsonMembers ?? []) }
-                    objects.append(
-                        .object([
-                            ("image", .string(path)), ("virtual-size", .number(image.virtualSize)),
-                            ("snapshots", .array(list)),
-                        ]))
+                    objects.add(path, virtualSize: image.virtualSize, snapshots, usages)
                 } catch {
                     failures.append(Failure(error, in: path))
                 }
             }
             do throws(Failure) {
-                try Console.write(
-                    json ? JSON.object([("images", .array(objects))]).text() + "\n" : sections.joined(separator: "\n"))
+                if json { try objects.finish() } else { try Console.write(sections.joined(separator: "\n")) }
             } catch {
                 failures.append(error)
             }
@@ -61,6 +55,14 @@ extension QSnap {
             if let last = failures.last, let first = failures.first {
                 throw Failure(last.message, status: first.status)
             }
+        }
+
+        /// Opens the files, and shuts the command in before anything is read of them.
+        private func openedFiles() -> ListedFiles {
+            let access: FileStorage.Access = forceShare ? .readingWithoutLock : .reading
+            let files = ListedFiles(images, access)
+            sandbox.enter(files.laterOpening)
+            return files
         }
 
         private func usages(in image: borrowing Image<FileStorage>) throws(QCOW2Error) -> [StateUsage] {

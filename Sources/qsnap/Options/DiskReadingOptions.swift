@@ -15,8 +15,18 @@ struct DiskReadingOptions: ParsableArguments {
             """)
     var allowBacking = false
 
-    func openReader() throws(QCOW2Error) -> ImageReader<FileStorage> {
-        try ImageReader(reading.open(), backing: allowBacking ? .anyFile : .sameDirectory)
+    /// Opens the image and its backing files, in the sandbox unless the command writes a file.
+    func openReader(isSandboxed: Bool = true) throws(QCOW2Error) -> ImageReader<FileStorage> {
+        try ImageReader(
+            reading.open(isSandboxed: isSandboxed, backing: reading.backing(anywhere: allowBacking)),
+            backing: allowBacking ? .anyFile : .sameDirectory)
+    }
+
+    /// The image file as it is, for its own hash.
+    func openFile() throws(QCOW2Error) -> (view: DiskView, byteCount: UInt64) {
+        let file = try FileStorage(path: image, for: reading.forceShare ? .readingWithoutLock : .reading)
+        let byteCount = try file.byteCount()
+        return (try DiskView(rawFile: file), byteCount)
     }
 
     var image: String { reading.image }

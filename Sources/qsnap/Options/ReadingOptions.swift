@@ -15,8 +15,26 @@ struct ReadingOptions: ParsableArguments {
     @Flag(name: [.long, .customShort("U")], help: "Read the image even while another process writes to it.")
     var forceShare = false
 
-    func open() throws(QCOW2Error) -> Image<FileStorage> {
-        try Image.open(image, for: forceShare ? .readingWithoutLock : .reading)
+    @OptionGroup var sandbox: SandboxOptions
+
+    /// Opens the image, in the sandbox unless the command writes a file.
+    func open(isSandboxed: Bool = true, backing: Sandbox.Opening? = nil) throws(QCOW2Error) -> Image<FileStorage> {
+        let opened: Image<FileStorage>
+        if isSandboxed {
+            opened = try Image(storage: sandbox.open(image, sharesByForce: forceShare, backing: backing))
+        } else {
+            opened = try Image.open(image, for: forceShare ? .readingWithoutLock : .reading)
+        }
+        if sandbox.verbose { opened.reportLocking(image) }
+        return opened
+    }
+
+    /// The backing files that may be opened: in the image's folder, or anywhere.
+    func backing(anywhere: Bool) -> Sandbox.Opening {
+        guard !anywhere else { return .anything }
+        let slash = image.utf8.lastIndex(of: UInt8(ascii: "/"))
+        let folder = slash.map { String(image[...$0]) } ?? "."
+        return .files([folder])
     }
 }
 

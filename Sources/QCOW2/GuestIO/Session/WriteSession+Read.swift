@@ -33,7 +33,7 @@ extension ClusterMap {
         let count = UInt64(session.tables.l1.count)
         let first = min(geometry.indices(of: GuestOffset(guest.lowerBound)).l1, count)
         let last = guest.isEmpty ? first : min(geometry.indices(of: GuestOffset(guest.upperBound - 1)).l1 + 1, count)
-        firstIndex = first
+        indices = first..<last
         entries = (first..<last).map { index in
             session.tables.bytes(Int(index)) == nil
                 ? session.tables.l1[Int(index)]
