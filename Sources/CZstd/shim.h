@@ -2,3 +2,4 @@
 // Copyright the swift-qcow2 authors.
 
 #include <zstd.h>
+#include <zstd_errors.h>

@@ -28,7 +28,7 @@ public struct QCOW2Error: Error, Sendable {
             case notQCOW2, corrupt, needsRepair, unsupported, inputOutput, inUse, readOnly
             case noSuchSnapshot, ambiguousSnapshot, invalidName, nameInUse, limitExceeded, activeBitmaps, cancelled
             case wouldLoseData
-            case backingFileNotAllowed, outsideDisk, fileExists
+            case backingFileNotAllowed, outsideDisk, fileExists, locksUnavailable, outOfMemory
         }
         private let wrapped: Wrapped
 
@@ -44,6 +44,8 @@ public struct QCOW2Error: Error, Sendable {
         public static var inputOutput: Self { Self(wrapped: .inputOutput) }
         /// Another process has the image open in a way that excludes this use.
         public static var inUse: Self { Self(wrapped: .inUse) }
+        /// The file is on a system or a file system without locks that others see, and was to be opened for writing.
+        public static var locksUnavailable: Self { Self(wrapped: .locksUnavailable) }
         /// The image was opened for reading, and the operation writes.
         public static var readOnly: Self { Self(wrapped: .readOnly) }
         /// No snapshot has that ID or name.
@@ -66,6 +68,9 @@ public struct QCOW2Error: Error, Sendable {
         public static var outsideDisk: Self { Self(wrapped: .outsideDisk) }
         /// A new file can't have a name that another file has.
         public static var fileExists: Self { Self(wrapped: .fileExists) }
+
+        /// The system refused memory; nothing is wrong with the image.
+        public static var outOfMemory: Self { Self(wrapped: .outOfMemory) }
 
         /// The caller wanted the operation to stop; nothing changed.
         public static var cancelled: Self { Self(wrapped: .cancelled) }

@@ -42,7 +42,7 @@ enum Main {
         var image: String?
         do {
             try checkArguments()
-            var command = try QSnap.parseAsRoot()
+            var command = try QSnap.parseAsRoot(words)
             image = (command as? any ImageCommand)?.options.image
             image = (command as? any ImageReadingCommand)?.options.image ?? image
             image = (command as? any ReadCommand)?.reading.image ?? image
@@ -54,6 +54,27 @@ enum Main {
         } catch {
             QSnap.exit(withError: error)
         }
+    }
+
+    /// The arguments for the parser, which looks for an equals sign among characters.
+    ///
+    /// Where the value's first character would merge with the sign, it becomes a word of its own; it can't be taken for
+    /// an option.
+    private static var words: [String] {
+        var words: [String] = []
+        var isOperand = false
+        for argument in CommandLine.arguments.dropFirst() {
+            isOperand = isOperand || argument == "--"
+            let name = argument.unicodeScalars.prefix { $0 != "=" }
+            guard !isOperand, argument.utf8.starts(with: "--".utf8), name.endIndex < argument.endIndex,
+                argument.firstIndex(of: "=") != name.endIndex
+            else {
+                words.append(argument)
+                continue
+            }
+            words += [String(name), String(argument.unicodeScalars[name.endIndex...].dropFirst())]
+        }
+        return words
     }
 
     /// The arguments as bytes, with the program's name in front.

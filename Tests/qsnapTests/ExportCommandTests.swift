@@ -57,6 +57,74 @@ struct ExportCommandTests {
         #expect(try FileManager.default.contentsOfDirectory(atPath: image.folder.path) == ["disk.qcow2"])
     }
 
+    @Test("A file that a program uses, or that the image names, is not replaced by force")
+    func notReplaced() throws {
+        let image = try TestImage("v3-512-backing")
+        let output = image.folder.file("out")
+        let raw = image.folder.file("backing.raw")
+        try Data([UInt8](repeating: 0x77, count: 12288)).write(to: URL(fileURLWithPath: raw))
+        try Data([9]).write(to: URL(fileURLWithPath: output))
+        let holder = try FileStorage(path: output, for: .writing)
+        try image.expectRefusal(["export", output, "--force"], status: 5, saying: "'\(output)' is in use by")
+        #expect(try bytes(output) == [9])
+        _ = consume holder
+        try image.expectRefusal(["export", raw, "--force"], status: 1, saying: "being read")
+        #expect(try bytes(raw) == [UInt8](repeating: 0x77, count: 12288))
+        try image.check("export", output, "--force")
+    }
+
+    @Test(
+        "A new file is on the disk before it has its name, and a folder that can't be flushed is a failure",
+        .enabled(if: Tracer.isUsable, "needs strace, and the right to trace"))
+    func flushed() throws {
+        let image = try TestImage()
+        let log = image.folder.file("log")
+        func order(_ words: [String]) throws -> [String] {
+            let script = Tracer.script("fcntl:retval=0:when=65535", log: log)
+            #expect(try image.run(words, via: script).status == 0)
+            let names = ["pwrite64", "fdatasync", "link", "rename", "fsync"]
+            let lines = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n")
+            let calls = lines.compactMap { line in names.first { line.contains("\($0)(") } }
+            return Array(calls[(calls.lastIndex(of: "pwrite64") ?? 0)...])
+        }
+        let output = image.folder.file("out")
+        for words in [["export", output], ["export", output, "--sync"], ["diff", "first", "--export-rbd", output]] {
+            try? FileManager.default.removeItem(atPath: output)
+            #expect(try order(words) == ["pwrite64", "fdatasync", "link", "fsync"], "\(words)")
+            try? FileManager.default.removeItem(atPath: output)
+            #expect(try order(words.filter { $0 != "--sync" } + ["--no-sync"]) == ["pwrite64", "link"], "\(words)")
+            for call in ["fsync", "fdatasync"] {
+                try? FileManager.default.removeItem(atPath: output)
+                try image.expectRefusal(
+                    words, status: 1, saying: "Flushing", "Input/output error",
+                    via: Tracer.script("\(call):error=EIO"))
+                #expect(FileManager.default.fileExists(atPath: output) == (call == "fsync"))
+            }
+        }
+        #expect(try order(["export", output, "--force"]) == ["pwrite64", "fdatasync", "rename", "fsync"])
+    }
+
+    @Test("What is converted into is never what is read, though no lock says so")
+    func converted() throws {
+        let image = try TestImage("v3-512-backing")
+        let raw = image.folder.file("backing.raw")
+        try Data([UInt8](repeating: 0x77, count: 12288)).write(to: URL(fileURLWithPath: raw))
+        let before = try image.bytes
+        let link = image.folder.file("link")
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: "backing.raw")
+        for words in [
+            ["-U", "-O", "raw", image.path, image.path], ["-U", "-O", "qcow2", image.path, image.path],
+            ["-U", "-n", "-O", "raw", image.path, image.path], ["-U", "-n", "-O", "qcow2", image.path, image.path],
+            ["-U", "-c", "-O", "qcow2", image.path, image.path], ["-U", "-O", "raw", image.path, link],
+            ["-U", "-O", "qcow2", image.path, raw], ["-U", "-f", "raw", "-O", "raw", raw, link],
+        ] {
+            let result = try Command.run(["qemu-img", "convert"] + words)
+            #expect(result.status == 1 && result.errors.contains("being read"), "\(words): \(result.errors)")
+            #expect(try image.bytes == before)
+            #expect(try bytes(raw) == [UInt8](repeating: 0x77, count: 12288))
+        }
+    }
+
     @Test("A backing file elsewhere needs a word, and one beside the image doesn't")
     func backing() throws {
         let image = try TestImage("v3-512-backing")

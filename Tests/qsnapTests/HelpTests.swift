@@ -30,7 +30,10 @@ import Testing
         "Help of a command shows what the README promises",
         arguments: [
             ("list", ["<images> ...", "--json", "-U, --force-share", "-v, --verbose", "--usage"]),
-            ("create", ["<image>", "[<name>]", "--json", "--discard/--no-discard", "(default: the Unix time)"]),
+            (
+                "create",
+                ["<image>", "[<name>]", "--json", "--discard/--no-discard", "--no-lock", "(default: the Unix time)"]
+            ),
             (
                 "apply",
                 [
@@ -52,7 +55,7 @@ import Testing
                 "export",
                 [
                     "<image> [<snapshot>] <output>", "--format <format>", "--compress [<method>]", "--vm-state <file>",
-                    "--force ", "--sync", "--allow-backing", "--json", "-U, --force-share",
+                    "--force ", "--sync/--no-sync", "--no-lock", "--allow-backing", "--json", "-U, --force-share",
                 ]
             ),
             ("map", ["<image>", "[<snapshot>]", "--allow-backing", "--json", "-U, --force-share"]),

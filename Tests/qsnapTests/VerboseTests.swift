@@ -2,6 +2,7 @@
 // Copyright the swift-qcow2 authors.
 
 import Foundation
+import QCOW2
 import TestTools
 import Testing
 
@@ -14,12 +15,14 @@ enum Tracer {
     }()
 
     /// A script for ``Command`` in which system calls go wrong, such as `fcntl:error=EINVAL`.
-    static func script(_ injections: String..., log: String = "/dev/null") -> String {
+    static func script(_ injections: String..., log: String = "/dev/null") -> String { script(injections, log: log) }
+
+    static func script(_ injections: [String], log: String = "/dev/null") -> String {
         #"exec strace -f -o '\#(log)' -e trace=\#(calls) \#(injections.map { "-e inject=\($0)" }.joined(separator: " ")) "#
             + #""$@""#
     }
 
-    private static let calls = "fcntl,flock,pread64,pwrite64,fdatasync,ftruncate,fallocate"
+    private static let calls = "fcntl,flock,pread64,pwrite64,fdatasync,fsync,ftruncate,fallocate,link,rename"
 }
 
 @Suite struct VerboseTests {
@@ -37,41 +40,65 @@ enum Tracer {
     }
 
     @Test(
-        "Without QEMU's locks the command works, says so, and keeps others of its kind out",
+        "Without QEMU's locks nothing is written, and reading says so when asked",
         .enabled(if: Tracer.isUsable, "needs strace, and the right to trace"),
         arguments: ["EINVAL", "ENOLCK", "EOPNOTSUPP"])
-    func advisory(_ error: String) throws {
-        let script = Tracer.script("fcntl:error=\(error)")
-        for words in writingVerbs + [["list"]] {
+    func refused(_ error: String) throws {
+        for whole in [[], ["flock:error=\(error)"]] {
+            let script = Tracer.script(["fcntl:error=\(error)"] + whole)
             let image = try TestImage()
-            let result = try image.run(words + ["--verbose"], via: script)
+            for words in writingVerbs + [["check", "--repair", "all"]] {
+                try image.expectRefusal(words, status: 6, saying: "can't be locked", "--no-lock", via: script)
+            }
+            let result = try image.run(["list", "--verbose"], via: script)
+            #expect(result.status == 0 && result.errors.contains(whole.isEmpty ? "has none of the locks" : "no locks"))
+            // Not a word without being asked.
+            #expect(try image.run(["list"], via: script).errors.isEmpty)
+            // In QEMU's words.
+            let drop = try Command.run(["qemu-img", "snapshot", "-c", "new", image.path], via: script)
+            #expect(drop.status == 1 && drop.errors.contains("Failed to lock byte 100: "), "\(drop.errors)")
+        }
+    }
+
+    @Test(
+        "Without QEMU's locks --no-lock writes, says so, and keeps others of its kind out",
+        .enabled(if: Tracer.isUsable, "needs strace, and the right to trace"))
+    func advisory() throws {
+        let script = Tracer.script("fcntl:error=ENOLCK")
+        for words in writingVerbs {
+            let image = try TestImage()
+            let result = try image.run(words + ["--no-lock", "--verbose"], via: script)
             #expect(result.status == 0)
             #expect(
                 result.errors == "qsnap: '\(image.path)' is locked against other qsnap commands only: its file system "
                     + "has none of the locks that QEMU uses.\n")
-            // Not a word without being asked.
-            #expect(try image.run(["list"], via: script).errors.isEmpty)
         }
         let image = try TestImage()
+        #expect(try image.run(["check", "--repair", "all", "--no-lock"], via: script).status == 0)
         let descriptor = open(image.path, O_RDONLY | O_CLOEXEC)
         defer { close(descriptor) }
         try #require(flock(descriptor, LOCK_SH | LOCK_NB) == 0)
         #expect(try image.run(["list"], via: script).status == 0)
-        for words in writingVerbs { try image.expectRefusal(words, status: 5, saying: "in use by", via: script) }
+        for words in writingVerbs {
+            try image.expectRefusal(words + ["--no-lock"], status: 5, saying: "in use by", via: script)
+        }
         try #require(flock(descriptor, LOCK_EX | LOCK_NB) == 0)
         #expect(try image.run(["list"], via: script).status == 5)
     }
 
     @Test(
-        "Without any locks the command works and says so",
+        "Without any locks --no-lock writes and says so; where there are locks it respects them",
         .enabled(if: Tracer.isUsable, "needs strace, and the right to trace"))
     func unavailable() throws {
         let image = try TestImage()
         let result = try image.run(
-            ["create", "new", "-v"], via: Tracer.script("fcntl:error=ENOLCK", "flock:error=ENOLCK"))
+            ["create", "new", "-v", "--no-lock"], via: Tracer.script("fcntl:error=ENOLCK", "flock:error=ENOLCK"))
         #expect(result.status == 0)
         #expect(
             result.errors == "qsnap: '\(image.path)' is not locked: its file system has no locks; let no other program "
                 + "use it meanwhile.\n")
+        let reader = try FileStorage(path: image.path, for: .reading)
+        try image.expectRefusal(["create", "other", "--no-lock"], status: 5, saying: "in use by")
+        _ = consume reader
     }
 }

@@ -5,15 +5,14 @@
 ///
 /// Section "3.4 COPIED". Takes a bit per entry of the active tree's L2 tables.
 struct ActiveFlags: Sendable {
-    private var isPrivate: [Bool]
+    /// By the L2 table's index, whether the L1 entry of a table gets the flag.
+    private(set) var isPrivate: [Bool]
     private var tables: [Int: Table] = [:]
 
     private struct Table: Sendable {
         var bits: CopiedFlags.BitSet
-        /// Whether some entry has another flag than it should in a table of the active tree's own.
+        /// Whether some entry has another flag than it should.
         var differs = false
-        /// Whether some entry has the flag.
-        var isAnySet = false
     }
 
     init(_ l2Tables: L2Tables) { isPrivate = [Bool](repeating: false, count: l2Tables.count) }
@@ -47,21 +46,15 @@ struct ActiveFlags: Sendable {
         for number in 0..<geometry.l2EntryCount {
             let entry = L2Entry(rawValue: bytes.loadBigEndian(at: number &* geometry.l2EntryByteCount))
             guard entry.isCopied else { continue }
-            table.isAnySet = true
             if entry.ownCluster == nil { table.differs = true } else { table.bits.set(number, to: true) }
         }
         return table
     }
 
-    /// Whether the L1 entry of a table gets the flag.
-    func isPrivate(_ index: Int) -> Bool { isPrivate[index] }
-
     /// The tables that change, in file order, with their flags.
     var changes: [(table: Int, flags: CopiedFlags)] {
         tables.keys.sorted().compactMap { index in
-            guard let table = tables[index] else { return nil }
-            if !isPrivate[index] { return table.isAnySet ? (index, .allClear) : nil }
-            return table.differs ? (index, .mixed(table.bits)) : nil
+            tables[index].flatMap { $0.differs ? (index, .mixed($0.bits)) : nil }
         }
     }
 }

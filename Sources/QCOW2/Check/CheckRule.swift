@@ -25,6 +25,7 @@ enum CheckRule: String, CaseIterable, Sendable {
     case snapshotL1Shared = "snapshot-l1-shared"
     case activeL1Shared = "active-l1-shared"
     case snapshotDiskSize = "snapshot-disk-size"
+    case snapshotL1TooSmall = "snapshot-l1-too-small"
     case snapshotVMState = "snapshot-vm-state"
     case snapshotIDUnusual = "snapshot-id-unusual"
     case snapshotNameUnusual = "snapshot-name-unusual"

@@ -21,7 +21,10 @@ struct CheckSubject: Sendable {
     /// Whether the snapshot table holds entries that need to be written anew.
     private(set) var needsSnapshotTable = false
     /// Every table whose clusters are counted once each.
-    private(set) var tables: [MetadataTables.Table]
+    var tables: [MetadataTables.Table] { collected.tables }
+    /// Refcount blocks and bitmap data, which are counted once each as well.
+    var singles: SingleClusters { collected.singles }
+    private var collected: MetadataTables
     private(set) var refcounts: RefcountTable
     /// Whether the image holds bitmaps that are consistent with the disk.
     private(set) var hasTrustedBitmaps = false
@@ -42,9 +45,15 @@ struct CheckSubject: Sendable {
     struct Tree: Sendable {
         let offset: HostOffset
         let entryCount: Int
-        let name: String
+        /// The ID of the snapshot whose table it is; `nil` for the active one.
+        var snapshotID: [UInt8]?
 
-        var end: UInt64 { offset.rawValue + UInt64(entryCount * L1Entry.byteCount) }
+        /// For messages.
+        var name: String { name(or: .activeL1) }
+
+        fileprivate func name(or kind: MetadataTables.Table.Kind) -> String {
+            snapshotID.map { "L1 table of snapshot '\(escaped($0))'" } ?? kind.rawValue
+        }
     }
 
     var geometry: ImageGeometry { header.geometry }
@@ -61,8 +70,8 @@ struct CheckSubject: Sendable {
         bounds = FileBounds(byteCount: try storage.byteCount())
         let firstCluster = try OpenedImage.readFirstCluster(storage, bounds)
         header = try Header(decodingFields: firstCluster.span)
-        trees = [Tree(offset: HostOffset(0), entryCount: 0, name: "active L1 table")]
-        tables = [MetadataTables.Table(kind: .fixed, name: "header", run: ClusterRun(first: 0, count: 1))]
+        trees = [Tree(offset: HostOffset(0), entryCount: 0)]
+        collected = MetadataTables(geometry: header.geometry, bounds: bounds)
         refcounts = RefcountTable(empty: header.geometry)
 
         try readExtensions(firstCluster, sink)
@@ -70,7 +79,7 @@ struct CheckSubject: Sendable {
         try checkHeader(sink)
         try findActiveTree(sink)
         try readSnapshots(storage, sink)
-        try findEncryptionHeader(sink)
+        try findEncryptionHeader(storage, sink)
         try findBitmaps(storage, sink)
         try readRefcountTable(storage, sink)
     }
@@ -79,41 +88,41 @@ struct CheckSubject: Sendable {
     ///
     /// - Returns: How many of its bytes that are; `nil` if it can't be read at all.
     private mutating func addTable(
-        _ kind: MetadataTables.Table.Kind, _ name: String, at offset: HostOffset, _ byteCount: UInt64,
-        from place: HostOffset, _ sink: FindingSink
+        _ kind: MetadataTables.Table.Kind, at offset: HostOffset, _ byteCount: UInt64, from place: HostOffset,
+        snapshotID: [UInt8]? = nil, _ sink: FindingSink
     ) throws(QCOW2Error) -> UInt64? {
         guard byteCount > 0 else { return 0 }
-        let geometry = geometry
+        let (geometry, bounds) = (geometry, bounds)
+        func name() -> String { Tree(offset: offset, entryCount: 0, snapshotID: snapshotID).name(or: kind) }
         let rule: CheckRule = kind == .refcountTable ? .refcountTableInvalid : .tableOutOfBounds
         guard offset.rawValue != 0, geometry.isAligned(offset), offset.rawValue < bounds.byteCount else {
             sink.add(
-                rule, at: place, in: name,
-                "The \(name) can't be read: its offset \(offset) is not that of a cluster in the file.")
+                rule, at: place, in: name(),
+                "The \(name()) can't be read: its offset \(offset) is not that of a cluster in the file.")
             isComplete = false
             return nil
         }
-        let isWhole = try sink.check(rule, in: name) { () throws(QCOW2Error) in
-            try bounds.checkTable(name, offset, byteCount: byteCount, in: geometry, at: place)
+        if !bounds.contains(offset, byteCount: byteCount, in: geometry) {
+            sink.add(rule, .beyondEnd(name(), offset, at: place), in: name())
+            isComplete = false
         }
-        if !isWhole { isComplete = false }
         let present = min(byteCount, fileClusterCount << UInt64(geometry.clusterBits) - offset.rawValue)
-        if let run = geometry.run(at: offset, byteCount: present) {
-            tables.append(MetadataTables.Table(kind: kind, name: name, run: run))
-        }
+        collected.append(kind, at: offset, present, snapshotID: snapshotID ?? [])
         return present
     }
 
     private mutating func addTree(
-        _ kind: MetadataTables.Table.Kind, _ name: String, at offset: HostOffset, entryCount: UInt64,
-        from place: HostOffset, _ sink: FindingSink
+        at offset: HostOffset, entryCount: UInt64, from place: HostOffset, snapshotID: [UInt8]? = nil,
+        _ sink: FindingSink
     ) throws(QCOW2Error) -> Tree? {
         let byteCount = min(entryCount, ImageGeometry.maximumL1EntryCount) * UInt64(L1Entry.byteCount)
-        guard let present = try addTable(kind, name, at: offset, byteCount, from: place, sink) else {
+        let kind: MetadataTables.Table.Kind = snapshotID == nil ? .activeL1 : .snapshotL1
+        guard let present = try addTable(kind, at: offset, byteCount, from: place, snapshotID: snapshotID, sink) else {
             canMoveL2Tables = false
             return nil
         }
         if present < byteCount || entryCount > ImageGeometry.maximumL1EntryCount { canMoveL2Tables = false }
-        return Tree(offset: offset, entryCount: Int(present) / L1Entry.byteCount, name: name)
+        return Tree(offset: offset, entryCount: Int(present) / L1Entry.byteCount, snapshotID: snapshotID)
     }
 }
 
@@ -180,7 +189,7 @@ extension CheckSubject {
             isComplete = false
         }
         let tree = try addTree(
-            .activeL1, trees[0].name, at: header.l1TableOffset, entryCount: UInt64(header.l1EntryCount),
+            at: header.l1TableOffset, entryCount: UInt64(header.l1EntryCount),
             from: Header.Layout.l1TableOffset.place, sink)
         if let tree { trees[0] = tree }
     }
@@ -209,8 +218,7 @@ extension CheckSubject {
         }
         let byteCount = snapshotTableByteCount
         _ = try addTable(
-            .snapshotTable, "snapshot table", at: header.snapshotTableOffset, byteCount,
-            from: Header.Layout.snapshotsOffset.place, sink)
+            .snapshotTable, at: header.snapshotTableOffset, byteCount, from: Header.Layout.snapshotsOffset.place, sink)
     }
 
     private mutating func addSnapshot(
@@ -218,6 +226,7 @@ extension CheckSubject {
     ) throws(QCOW2Error) {
         let entry = found.entry
         if rules.check(found, index, sink) { needsSnapshotTable = true }
+        if rules.hidesReferences { isComplete = false }
         var isUsable = true
         do throws(QCOW2Error) {
             try entry.checkL1Table(at: found.offset, in: geometry)
@@ -232,8 +241,8 @@ extension CheckSubject {
         var tree: Tree?
         if isUsable {
             tree = try addTree(
-                .snapshotL1, "L1 table of snapshot '\(escaped(entry.id))'", at: entry.l1TableOffset,
-                entryCount: UInt64(entry.l1EntryCount), from: found.offset, sink)
+                at: entry.l1TableOffset, entryCount: UInt64(entry.l1EntryCount), from: found.offset,
+                snapshotID: entry.id, sink)
         }
         guard let tree else {
             unusableSnapshots.append(Snapshot(entry: entry, index: index))
@@ -244,7 +253,9 @@ extension CheckSubject {
     }
 
     /// Invariant I-5.
-    private mutating func findEncryptionHeader(_ sink: FindingSink) throws(QCOW2Error) {
+    private mutating func findEncryptionHeader<S: Storage & ~Copyable>(
+        _ storage: borrowing S, _ sink: FindingSink
+    ) throws(QCOW2Error) {
         let isConsistent = try sink.check(.encryptionInvalid, in: "header") { () throws(QCOW2Error) in
             try OpenedImage.checkEncryption(header, extensions)
         }
@@ -253,8 +264,10 @@ extension CheckSubject {
         do throws(QCOW2Error) {
             let encryption = try EncryptionHeader(decoding: record, in: geometry)
             _ = try addTable(
-                .fixed, "encryption header", at: encryption.region, encryption.regionByteCount, from: record.offset,
-                sink)
+                .encryption, at: encryption.region, encryption.regionByteCount, from: record.offset, sink)
+            if header.encryption == .luks {
+                try encryption.check(LUKSHeader(reading: storage, at: encryption.region), from: record)
+            }
         } catch  where error.code == .corrupt {
             sink.add(.encryptionInvalid, error, in: "header extensions")
             isComplete = false
@@ -273,16 +286,14 @@ extension CheckSubject {
             return
         }
         hasTrustedBitmaps = true
-        var collected = MetadataTables(geometry: geometry, bounds: bounds)
+        var bitmaps = MetadataTables(geometry: geometry, bounds: bounds)
         do throws(QCOW2Error) {
-            try collected.addBitmaps(
-                of: OpenedImage(header: header, extensions: [record], entries: [], snapshotTableByteCount: 0),
-                reading: storage)
+            try bitmaps.addBitmaps(of: header, [record], reading: storage)
         } catch  where error.code == .corrupt {
             sink.add(.bitmapsInvalid, error, in: "bitmaps")
             isComplete = false
         }
-        tables += collected.tables.filter { $0.kind == .bitmap }
+        collected.takeBitmaps(of: bitmaps)
     }
 
     /// Invariants I-7 and I-19.
@@ -293,8 +304,8 @@ extension CheckSubject {
         let byteCount = min(UInt64(header.refcountTableClusterCount), most) * geometry.clusterSize
         let wasComplete = isComplete
         let present = try addTable(
-            .refcountTable, "refcount table", at: header.refcountTableOffset, byteCount,
-            from: Header.Layout.refcountTableOffset.place, sink)
+            .refcountTable, at: header.refcountTableOffset, byteCount, from: Header.Layout.refcountTableOffset.place,
+            sink)
         // Refcounts that can't be read hide no reference.
         isComplete = wasComplete
         header.refcountTableClusterCount = UInt32(geometry.clusterCount(forBytes: present ?? 0))
@@ -304,10 +315,7 @@ extension CheckSubject {
             let rule = defect == .listedTwice ? CheckRule.refcountBlockTwice : .refcountTableEntryInvalid
             sink.add(rule, error, in: "refcount table", index: UInt64(index))
         }
-        for offset in refcounts.blockOffsets {
-            guard let offset, let run = geometry.run(at: offset, byteCount: geometry.clusterSize) else { continue }
-            tables.append(MetadataTables.Table(kind: .refcountBlock, name: "refcount block", run: run))
-        }
+        collected.addBlocks(of: refcounts)
     }
 }
 

@@ -12,7 +12,7 @@ extension Checker {
         var isSuspect = [Bool](repeating: false, count: tally.l2Tables.count)
         for index in suspects { isSuspect[index] = true }
         let (geometry, sink, tally) = (geometry, sink, tally)
-        try forEachTable(near: window.range, storage, where: { isSuspect[$1] }) { table, _, bytes, scan in
+        try forEachTable(near: window.range, storage, where: { isSuspect[$0] }) { table, bytes, scan in
             scan.forEachFlag(in: bytes) { index, cluster, isCopied in
                 guard window.covers(cluster), window.isOne(cluster) != isCopied else { return }
                 let place = tally.place(table, index)
@@ -36,8 +36,10 @@ extension Checker {
         // The lanes were wide enough for all references.
         _ = try countSnapshots(in: &reach, storage)
         let (sink, tally) = (sink, tally)
-        try forEachTable(near: reach.range, storage, where: { table, _ in table.isActive && table.flags.isAnySet }) {
-            table, _, bytes, scan in
+        let sweep = tally.sweep
+        try forEachTable(
+            near: reach.range, storage, where: { sweep.tables[$0].isActive && sweep.contents[$0].flags.isAnySet }
+        ) { table, bytes, scan in
             scan.forEachFlag(in: bytes) { index, cluster, isCopied in
                 guard isCopied, reach.covers(cluster), reach.count(cluster) > 0 else { return }
                 let place = tally.place(table, index)
@@ -56,15 +58,15 @@ extension Checker {
     mutating func findSharedClusters<S: Storage & ~Copyable>(
         in range: Range<UInt64>, _ storage: borrowing S
     ) throws(QCOW2Error) {
-        for part in windows(of: range, laneByteCount: 4) {
+        for part in windows(of: range, laneByteCount: 4).ranges {
             var users = ClusterUsers(part)
             for table in subject.tables { users.addMetadata(table.run) }
-            for index in 0..<tally.l2Tables.count {
-                let cluster = geometry.cluster(at: tally.l2Tables[index].offset)
-                users.addMetadata(ClusterRun(first: cluster, count: 1))
+            for clusters in [subject.singles.refcountBlocks, subject.singles.bitmapData] {
+                for cluster in clusters.clusters(in: part) { users.addMetadata(ClusterRun(first: cluster, count: 1)) }
             }
+            for index in 0..<tally.l2Tables.count { users.addMetadata(tally.sweep.cluster(of: index)) }
             let (geometry, sink, tally, claims) = (geometry, sink, tally, claims)
-            func report(_ table: L2Table, _ run: ClusterRun, _ firstIndex: Int, _ firstUser: UInt32) {
+            func report(_ table: Int, _ run: ClusterRun, _ firstIndex: Int, _ firstUser: UInt32) {
                 for distance in 0..<run.count {
                     let cluster = run.first + distance
                     let user = users.user(of: cluster)
@@ -88,9 +90,9 @@ extension Checker {
                     }
                 }
             }
-            try forEachTable(near: part, storage, where: { _, _ in true }) {
-                (table, _, bytes, scan) throws(QCOW2Error) in
-                let base = UInt32(truncatingIfNeeded: UInt64(table.firstL1Index) * UInt64(geometry.l2EntryCount) + 1)
+            try forEachTable(near: part, storage, where: { _ in true }) {
+                (table, bytes, scan) throws(QCOW2Error) in
+                let base = UInt32(truncatingIfNeeded: tally.firstGuestCluster(table) + 1)
                 func add(_ run: ClusterRun, _ index: Int) {
                     let user = base &+ UInt32(truncatingIfNeeded: index)
                     if users.add(run, firstUser: user) { report(table, run, index, user) }

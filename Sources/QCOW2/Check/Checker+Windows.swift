@@ -33,6 +33,7 @@ extension Checker {
             let isDescribed = try refcounts.read(piece, from: storage)
             try body(piece, refcounts.values, isDescribed)
             first = piece.upperBound
+            try work.checkForWish()
         }
     }
 
@@ -77,9 +78,9 @@ extension Checker {
         let perBlock = geometry.refcountsPerBlock
         let (comparison, sink, pastEnd) = (RefcountComparison(subject), sink, tally.pastEnd)
         var end = end
-        for (index, block) in subject.refcounts.blockOffsets.enumerated() {
+        for index in subject.refcounts.blockOffsets.indices where subject.refcounts.hasData(index) {
             let last = (UInt64(index) + 1) * perBlock
-            guard block != nil, last > fileEnd else { continue }
+            guard last > fileEnd else { continue }
             let first = max(UInt64(index) * perBlock, fileEnd)
             try forEachPiece(of: first..<last, storage) { piece, stored, _ in
                 var bits: UInt64 = 0

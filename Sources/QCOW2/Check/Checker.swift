@@ -26,14 +26,14 @@ struct Checker {
     ) throws(QCOW2Error) {
         var subject = try CheckSubject(reading: storage, sink)
         claims = TableClaims(subject, sink)
-        let mappings = try MappingIndex(subject, claims, reading: storage, sink)
+        work = WorkMeter(options.progress)
+        let mappings = try MappingIndex(subject, claims, reading: storage, sink, &work)
         if !mappings.isComplete { subject.isComplete = false }
         self.subject = subject
         self.sink = sink
         self.options = options
-        work = WorkMeter(options.progress)
         tally = ReferenceTally(
-            subject, claims, mappings.l2Tables, isDeep: options.decodesCompressedClusters && !subject.hasDataFile)
+            subject, claims, mappings, isDeep: options.decodesCompressedClusters && !subject.hasDataFile)
         refcounts = RefcountReader(subject.refcounts, readsAhead: true)
     }
 
@@ -41,12 +41,12 @@ struct Checker {
     mutating func run<S: Storage & ~Copyable>(reading storage: borrowing S) throws(QCOW2Error) {
         try checkActiveL1(storage)
         work.expect(UInt64(tally.l2Tables.count) * geometry.clusterSize)
-        let clusters = 0..<subject.countedClusterCount
-        for range in tally.windows(of: clusters, laneByteCount: 2, budget: options.memoryBudget) {
+        try tally.findStrays(reading: storage, &work)
+        for range in tally.windows(laneByteCount: 2, budget: options.memoryBudget).ranges {
             if try check(range, CheckWindow<UInt16>.self, storage) { continue }
-            for range in tally.windows(of: range, laneByteCount: 4, budget: options.memoryBudget) {
+            for range in windows(of: range, laneByteCount: 4).ranges {
                 if try check(range, CheckWindow<UInt32>.self, storage) { continue }
-                for range in tally.windows(of: range, laneByteCount: 8, budget: options.memoryBudget) {
+                for range in windows(of: range, laneByteCount: 8).ranges {
                     guard try check(range, CheckWindow<UInt64>.self, storage) else {
                         throw .overflow("number of references")
                     }
@@ -82,7 +82,8 @@ struct Checker {
         var refcounts = RefcountReader(subject.refcounts, pieceCount: 256)
         var hint = 0
         var behindDisk: UInt64 = 0
-        try L1Segments([tree]).forEachEntry(reading: storage) { (_, index, entry) throws(QCOW2Error) in
+        let stretches = L1Stretches([subject.l1Parts[0]])
+        try stretches.forEachEntry(reading: storage, &work) { (_, index, entry) throws(QCOW2Error) in
             guard let offset = entry.l2Table, let found = l2Tables.index(of: offset, near: hint) else { return }
             hint = found + 1
             if UInt64(index) >= diskEnd { behindDisk += 1 }
@@ -109,8 +110,8 @@ struct Checker {
 
     /// Reads those L2 tables again that may refer to a range's clusters.
     mutating func forEachTable<S: Storage & ~Copyable>(
-        near range: Range<UInt64>, _ storage: borrowing S, where isWanted: (L2Table, Int) -> Bool,
-        _ body: (_ table: L2Table, _ index: Int, _ bytes: Span<UInt8>, L2TableScan) throws(QCOW2Error) -> Void
+        near range: Range<UInt64>, _ storage: borrowing S, where isWanted: (_ index: Int) -> Bool,
+        _ body: (_ index: Int, _ bytes: Span<UInt8>, L2TableScan) throws(QCOW2Error) -> Void
     ) throws(QCOW2Error) {
         try tally.forEachTable(near: range, reading: storage, &work, where: isWanted, body)
     }
@@ -122,7 +123,8 @@ struct Checker {
         try tally.count(.snapshots, in: &window, reading: storage, nil, &work) != nil
     }
 
-    func windows(of range: Range<UInt64>, laneByteCount: Int) -> [Range<UInt64>] {
-        tally.windows(of: range, laneByteCount: laneByteCount, budget: options.memoryBudget)
+    /// Parts of a range, for wider lanes.
+    func windows(of range: Range<UInt64>, laneByteCount: Int) -> ClusterWindows {
+        ClusterWindows(OccupiedClusters(range), laneByteCount: laneByteCount, budget: options.memoryBudget)
     }
 }

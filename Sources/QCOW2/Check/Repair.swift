@@ -67,7 +67,8 @@ extension CheckRule {
     var hidesReferences: Bool {
         switch self {
         case .extensionInvalid, .encryptionInvalid, .bitmapsInvalid, .tableOutOfBounds, .tablesOverlap,
-            .snapshotTableInvalid, .snapshotEntryInvalid, .l1EntryInvalid, .l1EntryReservedBits, .l2TableTwiceInTree,
+            .snapshotTableInvalid, .snapshotEntryInvalid, .snapshotL1TooSmall, .snapshotVMState, .l1EntryInvalid,
+            .l1EntryReservedBits, .l2TableTwiceInTree,
             .l2EntryReservedBits, .l2EntryZeroBit, .l2EntryMisaligned, .l2EntryPastEnd, .compressedEntryInvalid,
             .dataInMetadata, .clusterMappedTwice, .refcountOverflow:
             true

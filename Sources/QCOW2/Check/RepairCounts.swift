@@ -27,14 +27,14 @@ struct RepairCounts: Sendable {
     let policy: Policy
     private(set) var tally: ReferenceTally
     private var window = CheckWindow<UInt64>(0..<0)
-    private let ranges: [Range<UInt64>]
+    private let windows: ClusterWindows
 
     private var clusterCount: UInt64 { tally.subject.countedClusterCount }
 
     init(_ tally: ReferenceTally, _ policy: Policy, budget: Int) {
         self.policy = policy
         self.tally = tally
-        ranges = tally.windows(of: 0..<tally.subject.countedClusterCount, laneByteCount: 8, budget: budget)
+        windows = tally.windows(laneByteCount: 8, budget: budget)
     }
 
     /// Counts the references to the clusters around one, unless that was done last.
@@ -42,7 +42,7 @@ struct RepairCounts: Sendable {
         _ cluster: UInt64, reading storage: borrowing S, _ work: inout WorkMeter
     ) throws(QCOW2Error) {
         guard cluster < clusterCount, !window.covers(cluster) else { return }
-        guard let range = ranges.first(where: { $0.contains(cluster) }) else { return }
+        guard let range = windows.range(of: cluster) else { return }
         window = CheckWindow(0..<0)  // Gives the memory back first.
         window = CheckWindow(range)
         guard try tally.count(.all, in: &window, reading: storage, nil, &work) != nil else {
@@ -79,14 +79,14 @@ struct RepairCounts: Sendable {
                 first = piece.upperBound
             }
         }
-        for range in ranges {
+        for range in windows.ranges {
             try cover(range.lowerBound, reading: storage, &work)
             var settled = window
             try visit(range, &settled)
             try afterWindow(&settled, &tally, &work)
         }
         var none = CheckWindow<UInt64>(0..<0)
-        for (index, block) in refcounts.blockOffsets.enumerated() where block != nil {
+        for index in refcounts.blockOffsets.indices where refcounts.hasData(index) {
             let first = UInt64(index) * tally.subject.geometry.refcountsPerBlock
             let last = first + tally.subject.geometry.refcountsPerBlock
             if last > clusterCount { try visit(max(first, clusterCount)..<last, &none) }

@@ -108,11 +108,6 @@ struct RepairPlanner {
         decide()
         guard report.hasChanges else { return nil }
 
-        var l2Tables = checker.tally.l2Tables
-        for index in 0..<l2Tables.count {
-            l2Tables[index].newWeight = l2Tables[index].oldWeight
-            l2Tables[index].isPrivate = flags.isPrivate(index)
-        }
         let state = ImageState(repairing: subject, keepsUnusableSnapshots: !dropsUnreadableSnapshots)
         var proposal = Proposal(keeping: state)
         proposal.repair = Proposal.Repair(
@@ -121,8 +116,8 @@ struct RepairPlanner {
         var allocator = ClusterAllocator(blocks, in: geometry, avoiding: checker.tally.pastEnd.counts.keys.sorted())
         if !knowsAllReferences { allocator.takeOnlyBehind(subject.fileClusterCount) }
         let update = try UpdatePlanner.planRepair(
-            proposal, from: state, l2Tables, repairsFlags ? flags.changes : [], blocks, counts, allocator,
-            reading: storage)
+            proposal, from: state, checker.tally.l2Tables.unchanged, flags, setsFlags: repairsFlags, blocks, counts,
+            allocator, reading: storage, &work)
         try checkEnd(of: update)
         return update
     }
@@ -169,17 +164,18 @@ struct RepairPlanner {
                 for cluster in table.run.first..<table.run.end { window.removeReference(to: cluster) }
             }
             flags.notePrivate(tally.l2Tables, window, geometry)
-            try tally.forEachTable(near: window.range, reading: storage, &work, where: { table, _ in table.isActive }) {
-                _, index, bytes, _ in
+            let l2Tables = tally.l2Tables
+            try tally.forEachTable(near: window.range, reading: storage, &work, where: { l2Tables[$0].isActive }) {
+                index, bytes, _ in
                 flags.note(index, bytes, window, geometry)
             }
         }
         let l2Tables = checker.tally.l2Tables
         var hint = 0
-        try L1Segments([subject.trees[0]]).forEachEntry(reading: storage) { (_, _, entry) in
+        try L1Stretches([subject.l1Parts[0]]).forEachEntry(reading: storage, &work) { (_, _, entry) in
             guard let offset = entry.l2Table, let found = l2Tables.index(of: offset, near: hint) else { return }
             hint = found + 1
-            if entry.isCopied != flags.isPrivate(found) { report.changesL1Table = true }
+            if entry.isCopied != flags.isPrivate[found] { report.changesL1Table = true }
         }
         (self.blocks, self.flags, self.report) = (blocks, flags, report)
     }

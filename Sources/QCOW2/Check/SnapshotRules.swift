@@ -8,6 +8,8 @@ struct SnapshotRules {
     let header: Header
     private(set) var entryCount = 0
     private var ids: Set<[UInt8]> = []
+    /// Whether some L1 table is shorter than it was, so that what it lacks may still be needed.
+    private(set) var hidesReferences = false
 
     init(header: Header) { self.header = header }
 
@@ -21,7 +23,7 @@ struct SnapshotRules {
         func add(_ rule: CheckRule, _ message: @autoclosure () -> String) {
             sink.add(rule, at: found.offset, in: "snapshot table", index: UInt64(index), message())
         }
-        checkSizes(entry, name, add)
+        if !checkSizes(entry, name, add) { hidesReferences = true }
         if entry.id.isEmpty { add(.snapshotIDUnusual, "A snapshot has an empty ID.") }
         if !ids.insert(entry.id).inserted { add(.snapshotIDUnusual, "More than one snapshot has the ID of \(name).") }
         for (what, bytes) in [("ID", entry.id), ("name", entry.name)] {
@@ -34,9 +36,12 @@ struct SnapshotRules {
         return true
     }
 
+    /// Checks the sizes of disk and VM state.
+    ///
+    /// - Returns: Whether the L1 table is long enough for them.
     private func checkSizes(
         _ entry: SnapshotTableEntry, _ name: String, _ add: (CheckRule, @autoclosure () -> String) -> Void
-    ) {
+    ) -> Bool {
         let geometry = header.geometry
         let diskSize = entry.diskSize ?? header.size
         // An entry without a size means the header's, which is checked there.
@@ -47,14 +52,20 @@ struct SnapshotRules {
                 add(.snapshotDiskSize, "The disk size of \(name), \(size) bytes, is no multiple of 512.")
             }
         }
-        guard entry.vmStateSize > 0 else { return }
+        do throws(QCOW2Error) { try entry.checkL1EntryCount(in: geometry) } catch {
+            add(.snapshotL1TooSmall, error.message)
+            return false
+        }
+        guard entry.vmStateSize > 0 else { return true }
         let first = geometry.l1EntryCount(forDiskSize: diskSize)
         let needed = geometry.l1EntryCount(forDiskSize: entry.vmStateSize)
         if first > UInt64(entry.l1EntryCount) || needed > UInt64(entry.l1EntryCount) - first {
             add(
                 .snapshotVMState,
                 "The VM state of \(name), \(entry.vmStateSize) bytes, doesn't fit behind its disk in its L1 table.")
+            return false
         }
+        return true
     }
 }
 

@@ -33,11 +33,11 @@ public struct SuspectImage<S: Storage & ~Copyable>: ~Copyable {
 extension SuspectImage where S == FileStorage {
     /// Opens an image file.
     ///
-    /// - Throws: What ``init(storage:)`` and ``FileStorage/init(path:for:)`` throw.
+    /// - Throws: What ``init(storage:)`` and ``FileStorage/init(path:for:locks:)`` throw.
     public static func open(
-        _ path: String, for access: FileStorage.Access
+        _ path: String, for access: FileStorage.Access, locks requirement: FileStorage.LockRequirement = .forWriting
     ) throws(QCOW2Error) -> SuspectImage<FileStorage> {
-        try SuspectImage(storage: FileStorage(path: path, for: access))
+        try SuspectImage(storage: FileStorage(path: path, for: access, locks: requirement))
     }
 }
 

@@ -24,23 +24,24 @@ extension Image where S == FileStorage {
     /// Creates an image file, and opens it for writing.
     ///
     /// Never replaces a file: to do that, open it as a ``FileStorage``, cut it off, and use ``create(_:in:)``. The
-    /// locks are those of ``open(_:for:)`` for writing. A crash before the end leaves no image: no file, or one that
+    /// locks are those of ``open(_:for:locks:)`` for writing. A crash before the end leaves no image: no file, or one that
     /// isn't taken for an image.
     ///
     /// - Parameters:
     ///   - path: Where the file is to be.
     ///   - new: What the image is to be.
+    ///   - requirement: Whether that is refused where there are no locks that others see.
     /// - Returns: The open image.
-    /// - Throws: What ``create(_:in:)`` throws, and ``QCOW2Error/Code/inputOutput`` with a ``SystemError`` when there
+    /// - Throws: What ``create(_:in:)`` throws, ``QCOW2Error/Code/locksUnavailable``, and ``QCOW2Error/Code/inputOutput`` with a ``SystemError`` when there
     ///   is such a file or it can't be created. No file is left behind.
-    public static func create(_ path: String, _ new: NewImage) throws(QCOW2Error) -> Image<FileStorage> {
+    public static func create(
+        _ path: String, _ new: NewImage, locks requirement: FileStorage.LockRequirement = .forWriting
+    ) throws(QCOW2Error) -> Image<FileStorage> {
         let layout = try NewImageLayout(new)
-        let storage = try FileStorage(creating: path)
+        let storage = try FileStorage(creating: path, locks: requirement)
         let identity = try storage.identity()
         do throws(QCOW2Error) {
-            let image = try Image(storage: write(layout, to: storage))
-            try FileStorage.flushFolder(of: path)
-            return image
+            return try Image(storage: write(layout, to: storage))
         } catch {
             FileStorage.remove(path, ifStill: identity)
             throw error

@@ -14,11 +14,18 @@ public struct ExportOptions: Sendable {
     /// The kind of the new file.
     public var format = Format.raw
     /// Whether a regular file that is there already may be replaced, once the new one is complete.
-    public var replacesExisting = false
-    /// Whether to wait until the new file is on stable storage.
     ///
-    /// Without it, a power loss soon after may leave the file incomplete, as it does for any copied file.
-    public var flushes = false
+    /// Its owner, group and permissions stay. It is locked as for writing until then: one that another process uses, such
+    /// as a virtual machine, is never replaced.
+    public var replacesExisting = false
+    /// Whether a file is left alone that can't be locked.
+    public var locks = FileStorage.LockRequirement.forWriting
+    /// Files that must not be replaced, besides those that belong to what is being read.
+    public var keptFiles: [String] = []
+    /// Whether to wait until the new file is on stable storage: its bytes before it has its name, then the name.
+    ///
+    /// Without it, a power loss soon after may leave an empty or incomplete file under the name.
+    public var flushes = true
     /// How many threads read, decompress and compress; by default one for each processor.
     public var threadCount: Int?
     /// Called between batches of work, from the thread that asked for the export.
@@ -33,6 +40,9 @@ public struct ExportOptions: Sendable {
 extension DiskView {
     /// Writes the disk to a new file, which appears under its name when it is complete, with all of its size.
     ///
+    /// Never replaces a file that belongs to what is being read, by whatever name: the image, its backing files, also
+    /// those that weren't allowed to be opened, external data files. Of the latter only the identity is looked at.
+    ///
     /// Blocks of 4 KiB that hold nothing but zeros are never written, whether the image knows that they are zeros or
     /// not. Until the end the file has another name in the same directory; an error removes it, and so does nobody
     /// after a crash.
@@ -40,10 +50,10 @@ extension DiskView {
     /// - Parameters:
     ///   - path: Where the file will be; its directory must be there.
     ///   - options: The file's format, and whether it may replace another.
-    /// - Throws: What ``read(into:at:)`` throws; `fileExists` when the name is taken, or is that of a file that is being
-    ///   read; `cancelled`.
+    /// - Throws: What ``read(into:at:)`` throws; `fileExists` when the name is taken, or is that of a file that belongs
+    ///   to what is being read; `inUse` or `locksUnavailable` when the file to be replaced can't be locked; `cancelled`.
     public func export(to path: String, options: ExportOptions = ExportOptions()) throws(QCOW2Error) {
-        let file = try NewFile(path: path, replacesExisting: options.replacesExisting, sources: fileNames)
+        let file = try NewFile(path: path, options, sources: files)
         var byteCount = virtualSize
         switch options.format {
         case .raw: try exportRaw(to: file, options)
@@ -72,12 +82,13 @@ extension DiskView {
 
     /// Writes the snapshot's VM state, a stream in the format of QEMU's migration, to a new file as it is.
     ///
-    /// - Throws: What ``readVMState(into:at:)`` throws; `unsupported` when there is none; `fileExists`; `cancelled`.
+    /// - Throws: What ``readVMState(into:at:)`` throws; `unsupported` when there is none; and for the file, what
+    ///   ``export(to:options:)`` throws.
     public func exportVMState(to path: String, options: ExportOptions = ExportOptions()) throws(QCOW2Error) {
         guard vmStateSize > 0 else {
             throw QCOW2Error(.unsupported, "This state of the disk has no VM state: no machine was running.")
         }
-        let file = try NewFile(path: path, replacesExisting: options.replacesExisting, sources: fileNames)
+        let file = try NewFile(path: path, options, sources: files)
         try file.setByteCount(vmStateSize)
         var meter = WorkMeter(options.progress)
         meter.expect(vmStateSize)

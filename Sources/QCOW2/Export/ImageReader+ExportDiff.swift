@@ -13,14 +13,13 @@ extension ImageReader where S: ~Copyable {
     ///   - options: Whether the file may replace another, and progress; its format counts for nothing.
     /// - Returns: Sizes and sums of the changes.
     /// - Throws: What ``exactDiff(from:to:progress:_:)`` throws; `fileExists` when the name is taken, or is that of a
-    ///   file that is being read.
+    ///   file that belongs to what is being read.
     @discardableResult
     public func exportRBDDiff(
         toFile path: String, from old: DiskState?, to new: DiskState = .active, isExact: Bool = false,
         options: ExportOptions = ExportOptions()
     ) throws(QCOW2Error) -> DiskDifference {
-        let names = try view(of: new).fileNames
-        let file = try NewFile(path: path, replacesExisting: options.replacesExisting, sources: names)
+        let file = try NewFile(path: path, options, sources: view(of: new).files)
         var byteCount: UInt64 = 0
         let difference = try exportRBDDiff(from: old, to: new, isExact: isExact, progress: options.progress) {
             (bytes) throws(QCOW2Error) in

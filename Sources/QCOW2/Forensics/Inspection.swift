@@ -103,7 +103,7 @@ public struct Inspection: Sendable {
 
     /// Inspects an image file, which is opened for reading only and not changed in any way.
     ///
-    /// - Throws: What ``FileStorage/init(path:for:)`` throws, and ``QCOW2Error/Code/inputOutput``.
+    /// - Throws: What ``FileStorage/init(path:for:locks:)`` throws, and ``QCOW2Error/Code/inputOutput``.
     public init(
         path: String, access: FileStorage.Access = .reading, options: InspectionOptions = InspectionOptions()
     ) throws(QCOW2Error) {

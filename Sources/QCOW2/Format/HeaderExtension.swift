@@ -133,4 +133,19 @@ struct EncryptionHeader: Hashable, Sendable {
             throw .misaligned(Layout.offset.name, region, at: record.offset)
         }
     }
+
+    /// Checks that the region is as long as the LUKS header in it says.
+    ///
+    /// Invariant I-5. The key material fills the region up to where the payload would start in a file of its own. If
+    /// the two disagree, one of them is damaged, and it isn't known which clusters hold keys.
+    ///
+    /// - Throws: ``QCOW2Error/Code/corrupt``.
+    func check(_ luks: LUKSHeader, from record: HeaderExtension) throws(QCOW2Error) {
+        let end = luks.slots.reduce(luks.payloadOffset) { $1.isActive ? max($0, $1.end(luks)) : $0 }
+        guard regionByteCount != luks.payloadOffset || end > regionByteCount else { return }
+        throw .invalid(
+            Layout.length.name,
+            "\(regionByteCount) bytes, but the LUKS header says that keys and payload offset reach to \(end)",
+            at: record.offset)
+    }
 }

@@ -32,6 +32,11 @@ public struct LUKSHeader: Hashable, Sendable {
         public let keyOffset: UInt64
         /// Into how many stripes the key material is split.
         public let stripes: UInt32
+
+        /// Where the key material ends, in bytes from the header's start.
+        func end(_ header: LUKSHeader) -> UInt64 {
+            keyOffset.addingReportingOverflow(UInt64(stripes) * UInt64(header.keyByteCount)).partialValue
+        }
     }
 
     private enum Layout {
@@ -50,9 +55,10 @@ public struct LUKSHeader: Hashable, Sendable {
         static let slotIterations = Field<UInt32>("iterations", at: 4)
         static let slotKeyOffset = Field<UInt32>("key_material_offset", at: 40)
         static let slotStripes = Field<UInt32>("stripes", at: 44)
-        static let byteCount = 592
     }
 
+    /// Bytes of the header, without key material.
+    static let byteCount = 592
     static let magic: [UInt8] = [0x4C, 0x55, 0x4B, 0x53, 0xBA, 0xBE]
     private static let activeSlot: UInt32 = 0x00AC_71F3
 
@@ -60,8 +66,8 @@ public struct LUKSHeader: Hashable, Sendable {
     ///
     /// - Throws: ``QCOW2Error/Code/corrupt`` without the magic number, for another version than 1, or when it is cut off.
     init(decoding bytes: Span<UInt8>, at base: HostOffset) throws(QCOW2Error) {
-        guard bytes.count >= Layout.byteCount else {
-            throw .truncated("LUKS header", needed: Layout.byteCount, have: bytes.count, at: base)
+        guard bytes.count >= Self.byteCount else {
+            throw .truncated("LUKS header", needed: Self.byteCount, have: bytes.count, at: base)
         }
         guard [UInt8](copying: bytes, 0..<6) == Self.magic, Layout.version.load(from: bytes) == 1 else {
             throw .invalid("LUKS header", "it has no magic number, or another version than 1", at: base)

@@ -9,6 +9,8 @@ struct SnapshotTableEntry: Hashable, Sendable {
     static let maximumExtraByteCount: UInt32 = 1024
     /// The largest snapshot table in bytes.
     static let maximumTableByteCount: UInt64 = 64 << 20
+    /// The most bytes that an entry can have.
+    static let maximumByteCount = Layout.fixedByteCount + Int(maximumExtraByteCount) + 2 * Int(UInt16.max) + 7
     /// The extra data that this library always writes: VM state size, disk size, icount.
     static let knownExtraByteCount = 24
 
@@ -119,6 +121,20 @@ struct SnapshotTableEntry: Hashable, Sendable {
                 Layout.l1TableOffset.name, "the table would lie in the header's cluster",
                 at: place(Layout.l1TableOffset))
         }
+    }
+
+    /// Checks that the L1 table is long enough for the disk of the snapshot.
+    ///
+    /// Invariant I-10. Whoever writes a snapshot copies a table that maps the whole disk, so what a shorter one lacks
+    /// was there once. An entry that doesn't say how large the disk was can't be checked.
+    ///
+    /// - Throws: ``QCOW2Error/Code/corrupt``.
+    func checkL1EntryCount(in geometry: ImageGeometry) throws(QCOW2Error) {
+        guard let diskSize, geometry.l1EntryCount(forDiskSize: diskSize) > UInt64(l1EntryCount) else { return }
+        throw QCOW2Error(
+            .corrupt,
+            "The disk of snapshot '\(escaped(id))', \(diskSize) bytes, needs more than the \(l1EntryCount) entries that "
+                + "its L1 table has.", at: l1TableOffset)
     }
 
     /// A new entry; the committer fills in where its L1 table goes.

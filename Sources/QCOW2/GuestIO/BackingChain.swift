@@ -7,6 +7,8 @@ struct BackingChain: Sendable {
     let layers: [ChainLayer]
     /// What lies below the last file: `nil` for nothing, which reads as zeros.
     let closed: ClosedBackingFile?
+    /// The image itself, all files below it, and all that they name.
+    let files: [NamedFile]
 
     /// The most backing files of a chain.
     static let maximumDepth = 200
@@ -17,30 +19,35 @@ struct BackingChain: Sendable {
     init(below image: borrowing Image<FileStorage>, _ policy: BackingFilePolicy) throws(QCOW2Error) {
         var layers: [ChainLayer] = []
         var identities = [try image.storage.identity()]
+        var files = [NamedFile(open: image.storage.name, identities[0])] + (try image.namedFiles())
         var next = try image.backingFile().map { ($0, image.storage.name) }
         let access = image.storage.access == .readingWithoutLock ? image.storage.access : .reading
         var closed: ClosedBackingFile?
         while let (backingFile, imagePath) = next {
             next = nil
             do throws(QCOW2Error) {
-                let request = try BackingFileRequest(backingFile, of: imagePath, depth: layers.count + 1)
+                let request = try BackingFileRequest(
+                    backingFile, of: imagePath, identities[layers.count], depth: layers.count + 1)
                 guard policy.allows(request) else {
                     throw QCOW2Error(.backingFileNotAllowed, "opening it was not allowed")
                 }
-                // The file that was allowed, even if a symbolic link leads elsewhere by now.
                 let path = backingFile.path(from: imagePath)
-                let storage = try FileStorage(notFollowingLinkAt: request.path, called: path, for: access)
+                if let failure = request.failure { throw .system(failure, "Opening", path) }
+                // The file that was allowed, and not where a link leads that is on the way by now.
+                let storage = try FileStorage(followingNoLinksTo: request.path, called: path, for: access)
                 let identity = try storage.identity()
                 guard !identities.contains(identity) else {
                     throw QCOW2Error(.corrupt, "the file is already part of the chain")
                 }
                 identities.append(identity)
+                files.append(NamedFile(open: path, identity))
                 guard request.format == "qcow2" else {
                     layers.append(try ChainLayer(raw: storage))
                     continue
                 }
                 let opened = try Image(storage: storage)
                 let below = try opened.backingFile()
+                files += try opened.namedFiles()
                 layers.append(try ChainLayer(opened))
                 next = below.map { ($0, path) }
             } catch {
@@ -51,16 +58,20 @@ struct BackingChain: Sendable {
         }
         self.layers = layers
         self.closed = closed
+        self.files = files
     }
 
     /// The chain below an image whose storage isn't a file of the operating system: closed, if there is one.
-    init(closedBelow backingFile: BackingFile?, of imagePath: String) {
+    init<S: Storage & ~Copyable>(closedBelow image: borrowing Image<S>) throws(QCOW2Error) {
         layers = []
-        closed = backingFile.map {
-            ClosedBackingFile(
-                name: escaped($0.nameBytes), imagePath: imagePath, code: .backingFileNotAllowed,
-                reason: "opening it was not allowed")
+        files = [NamedFile(open: image.storage.name, nil)] + (try image.namedFiles())
+        guard let backingFile = try image.backingFile() else {
+            closed = nil
+            return
         }
+        closed = ClosedBackingFile(
+            name: escaped(backingFile.nameBytes), imagePath: image.storage.name, code: .backingFileNotAllowed,
+            reason: "opening it was not allowed")
     }
 }
 
@@ -118,14 +129,19 @@ private final class SharedFile: ReadableFile {
 extension BackingFile {
     /// Where the name leads, seen from the image that holds it.
     fileprivate func path(from imagePath: String) -> String {
-        guard !name.hasPrefix("/"), let directory = directoryOfFile(imagePath) else { return name }
-        return "\(directory)/\(name)"
+        directoryOfFile(imagePath).map { path(inDirectory: $0) } ?? name
+    }
+
+    fileprivate func path(inDirectory directory: String) -> String {
+        name.hasPrefix("/") ? name : "\(directory)/\(name)"
     }
 }
 
 extension BackingFileRequest {
     /// Checks all that can be checked without opening the file.
-    fileprivate init(_ backingFile: BackingFile, of imagePath: String, depth: Int) throws(QCOW2Error) {
+    fileprivate init(
+        _ backingFile: BackingFile, of imagePath: String, _ image: FileStorage.Identity, depth: Int
+    ) throws(QCOW2Error) {
         guard depth <= BackingChain.maximumDepth else {
             throw QCOW2Error(.limitExceeded, "the chain has more than \(BackingChain.maximumDepth) files")
         }
@@ -143,8 +159,25 @@ extension BackingFileRequest {
         guard format == "raw" || format == "qcow2" else {
             throw QCOW2Error(.unsupported, "its format '\(escaped(format.utf8))' isn't read, only raw and qcow2")
         }
-        let path = backingFile.path(from: imagePath)
+        let directory = Self.directory(of: imagePath, image)
+        guard let path = directory.map({ backingFile.path(inDirectory: $0) }) ?? (name.hasPrefix("/") ? name : nil)
+        else {
+            throw QCOW2Error(
+                .backingFileNotAllowed, "'\(imagePath)' is another file by now, so nobody knows what is beside it")
+        }
+        let resolved = canonicalPath(path)
         self.init(
-            name: name, format: format, path: canonicalPath(path) ?? path, imagePath: imagePath, depth: depth)
+            name: name, format: format, path: resolved ?? path, imagePath: imagePath, depth: depth,
+            imageDirectory: directory, failure: resolved == nil ? .last : nil)
+    }
+
+    /// The directory that holds the open image, or the link by which it was opened.
+    ///
+    /// Its path may have come to lead elsewhere since; so the file that is there must be the image.
+    private static func directory(of imagePath: String, _ image: FileStorage.Identity) -> String? {
+        let parent = directoryOfFile(imagePath)
+        guard let directory = canonicalPath(parent ?? ".") else { return nil }
+        let name = imagePath.dropFirst(parent.map { "\($0)/".count } ?? 0)
+        return FileStorage.Identity(path: "\(directory)/\(name)") == image ? directory : nil
     }
 }

@@ -26,12 +26,14 @@ extension Image where S: ~Copyable {
             StateTree(
                 l1TableOffset: header.l1TableOffset, l1EntryCount: header.l1EntryCount, virtualSize: header.size,
                 vmStateSize: 0)
-        case .snapshot(let selector): tree(ofSnapshotAt: try index(of: selector))
+        case .snapshot(let selector): try tree(ofSnapshotAt: try index(of: selector))
         }
     }
 
-    func tree(ofSnapshotAt index: Int) -> StateTree {
+    /// - Throws: ``QCOW2Error/Code/corrupt`` for an L1 table that is too short for the disk.
+    func tree(ofSnapshotAt index: Int) throws(QCOW2Error) -> StateTree {
         let entry = entries[index]
+        try entry.checkL1EntryCount(in: header.geometry)
         return StateTree(
             l1TableOffset: entry.l1TableOffset, l1EntryCount: entry.l1EntryCount,
             virtualSize: entry.diskSize ?? header.size, vmStateSize: entry.vmStateSize)

@@ -9,6 +9,7 @@ extension DiskView {
     /// - Parameter storage: The file; any access will do.
     /// - Throws: ``QCOW2Error/Code/inputOutput``, or ``QCOW2Error/Code/limitExceeded`` for one of 2^62 bytes or more.
     public init(rawFile storage: consuming FileStorage) throws(QCOW2Error) {
+        files = [NamedFile(open: storage.name, try storage.identity())]
         let layer = try ChainLayer(raw: storage)
         guard layer.byteCount < 1 << 62 else {
             throw QCOW2Error(.limitExceeded, "'\(layer.file.name)' is longer than any disk.")

@@ -12,12 +12,24 @@ public struct DiskView: Sendable {
     /// The image first, then its backing files as far as they are open.
     let layers: [ChainLayer]
     let closed: ClosedBackingFile?
+    /// Every file that the disk's data may be in, open or not.
+    let files: [NamedFile]
 
-    init(_ tree: StateTree, _ layers: [ChainLayer], _ closed: ClosedBackingFile?) {
+    init(_ tree: StateTree, _ layer: ChainLayer, _ chain: BackingChain) {
         virtualSize = tree.virtualSize
         vmStateSize = tree.vmStateSize
-        self.layers = layers
-        self.closed = closed
+        layers = [layer] + chain.layers
+        closed = chain.closed
+        files = chain.files
+    }
+
+    /// Whether the file at a path is one that the disk's data may be in: the image, a file of its backing chain, whether
+    /// it was allowed to be opened or not, or an external data file; under whatever name.
+    ///
+    /// - Returns: How the chain names the file, if it is one.
+    public func file(at path: String) -> String? {
+        guard let identity = FileStorage.Identity(path: path) else { return nil }
+        return files.first { $0.isFile(identity) }?.name
     }
 
     /// The paths of the files that the disk's data is in: the image, then its backing files as far as they are open.
@@ -37,12 +49,13 @@ public struct DiskView: Sendable {
         try read(into: &buffer, at: offset.rawValue, from: 0)
     }
 
-    /// The disk's bytes from an offset on, in a new array.
+    /// The disk's bytes from an offset on, at most 2 GiB, in a new array.
     ///
-    /// - Throws: What ``read(into:at:)`` throws.
+    /// - Throws: What ``read(into:at:)`` throws; `limitExceeded` or `outOfMemory` for more than can be had at once.
     public func read(_ byteCount: Int, at offset: GuestOffset) throws(QCOW2Error) -> [UInt8] {
         // Before anything is allocated.
         try checkInside(offset, UInt64(max(0, byteCount)))
+        try ReadLength.check(byteCount)
         var bytes = [UInt8](repeating: 0, count: max(0, byteCount))
         var span = bytes.mutableSpan
         try read(into: &span, at: offset)

@@ -29,7 +29,7 @@ public final class ImageReader<S: Storage & Sendable & ~Copyable>: Sendable {
     public init(_ image: consuming Image<S>, cacheByteCount: Int = 8 << 20) throws(QCOW2Error) {
         try image.endSession()
         slices = L2SliceCache(in: image.header.geometry, byteCount: cacheByteCount)
-        chain = BackingChain(closedBelow: try image.backingFile(), of: image.storage.name)
+        chain = try BackingChain(closedBelow: image)
         self.image = image
     }
 
@@ -56,7 +56,7 @@ public final class ImageReader<S: Storage & Sendable & ~Copyable>: Sendable {
         guard image.entries.indices.contains(index) else {
             throw QCOW2Error(.noSuchSnapshot, "There is no snapshot with the index \(index) in '\(name)'.")
         }
-        return try view(of: image.tree(ofSnapshotAt: index))
+        return try view(of: try image.tree(ofSnapshotAt: index))
     }
 
     private func view(of tree: StateTree) throws(QCOW2Error) -> DiskView {
@@ -65,7 +65,7 @@ public final class ImageReader<S: Storage & Sendable & ~Copyable>: Sendable {
             throw .invalid("disk size", "\(tree.virtualSize) bytes are more than any disk has", at: tree.l1TableOffset)
         }
         let layer = ChainLayer(file: self, byteCount: tree.virtualSize, image: try image.layer(tree, slices))
-        return DiskView(tree, [layer] + chain.layers, chain.closed)
+        return DiskView(tree, layer, chain)
     }
 }
 

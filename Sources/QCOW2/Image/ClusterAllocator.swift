@@ -7,6 +7,8 @@ struct ClusterAllocator: Sendable {
     /// Known free runs, of which those before ``head`` are used up.
     private var runs: [ClusterRun]
     private var head = 0
+    /// An index of the free runs by their length, once one is needed.
+    private var longest: LongestRuns?
     /// From here on, everything is free.
     private var end: UInt64
     /// Except these, in ascending order: an entry that shouldn't be points there.
@@ -30,6 +32,7 @@ struct ClusterAllocator: Sendable {
     mutating func takeOnlyBehind(_ clusterCount: UInt64) {
         runs = []
         head = 0
+        longest = nil
         end = max(end, clusterCount)
     }
 
@@ -38,10 +41,11 @@ struct ClusterAllocator: Sendable {
     /// - Throws: ``QCOW2Error/Code/limitExceeded`` when no host offset of the format can address them.
     mutating func allocate(_ clusterCount: UInt64) throws(QCOW2Error) -> ClusterRun {
         while head < runs.count, runs[head].count == 0 { head += 1 }
-        for index in head..<max(head, runs.count) where runs[index].count >= clusterCount {
+        if let index = firstFit(clusterCount) {
             let run = ClusterRun(first: runs[index].first, count: clusterCount)
             runs[index].first += clusterCount
             runs[index].count -= clusterCount
+            longest?.update(index, to: runs[index].count)
             return run
         }
         // The last free run may go on behind the last used cluster: it was cut there, so it ends before one.
@@ -54,10 +58,20 @@ struct ClusterAllocator: Sendable {
         return run
     }
 
+    /// The first free run that is long enough.
+    private mutating func firstFit(_ clusterCount: UInt64) -> Int? {
+        let near = min(runs.count, head + 64)
+        for index in head..<max(head, near) where runs[index].count >= clusterCount { return index }
+        guard near < runs.count else { return nil }
+        if longest == nil { longest = LongestRuns(runs) }
+        return longest?.first(ofAtLeast: clusterCount)
+    }
+
     /// Takes back clusters that nothing refers to any more: runs in the order of the file that don't touch each other.
     mutating func free(_ freed: [ClusterRun]) {
         // One by one each costs a move of those behind it; many are merged at once.
         guard freed.count > 64 else { return freed.forEach { free($0) } }
+        longest = nil
         var merged: [ClusterRun] = []
         merged.reserveCapacity(runs.count - head + freed.count)
         var (left, right) = (head, 0)
@@ -82,6 +96,7 @@ struct ClusterAllocator: Sendable {
 
     /// Takes back clusters that nothing refers to any more.
     mutating func free(_ run: ClusterRun) {
+        longest = nil
         guard run.end < end else {
             end = run.first
             while let last = runs.last, last.count == 0 || last.end == end {
@@ -106,6 +121,42 @@ struct ClusterAllocator: Sendable {
             runs.insert(run, at: low)
         }
         head = min(head, low)
+    }
+}
+
+/// Finds the first of many runs that has some length, without looking at all of them.
+///
+/// A tree over the runs in which each node holds the longest run below it; a search or a change costs O(log n).
+private struct LongestRuns: Sendable {
+    private let leafCount: Int
+    /// The root is at 1, and the two below a node at twice its index and next to it.
+    private var nodes: [UInt64]
+
+    init(_ runs: [ClusterRun]) {
+        var leafCount = 1
+        while leafCount < runs.count { leafCount *= 2 }
+        self.leafCount = leafCount
+        nodes = [UInt64](repeating: 0, count: 2 * leafCount)
+        for (index, run) in runs.enumerated() { nodes[leafCount + index] = run.count }
+        for node in stride(from: leafCount - 1, to: 0, by: -1) {
+            nodes[node] = max(nodes[2 * node], nodes[2 * node + 1])
+        }
+    }
+
+    func first(ofAtLeast count: UInt64) -> Int? {
+        guard nodes[1] >= count else { return nil }
+        var node = 1
+        while node < leafCount { node = nodes[2 * node] >= count ? 2 * node : 2 * node + 1 }
+        return node - leafCount
+    }
+
+    mutating func update(_ index: Int, to count: UInt64) {
+        var node = leafCount + index
+        nodes[node] = count
+        while node > 1 {
+            node /= 2
+            nodes[node] = max(nodes[2 * node], nodes[2 * node + 1])
+        }
     }
 }
 

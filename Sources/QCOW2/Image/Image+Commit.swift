@@ -93,14 +93,13 @@ extension Image where S: ~Copyable {
         let geometry = header.geometry
         var writer = SequentialWriter(geometry)
         let blockCount = update.refcounts?.targets.count ?? 0
-        work.expect(UInt64(update.flagChanges.count + blockCount) * geometry.clusterSize)
+        work.expect(UInt64(update.movedTables.count + blockCount) * geometry.clusterSize)
         let scan = L2TableScan(geometry: geometry, fileByteCount: update.oldFileByteCount)
-        for change in update.flagChanges {
-            let table = update.l2Tables[change.table]
+        for table in update.movedTables {
             try writer.add(geometry.clusterByteCount, at: table.target, to: &storage) {
                 (bytes, storage) throws(QCOW2Error) in
-                try storage.read(into: &bytes, at: table.offset)
-                scan.apply(change.flags, to: &bytes)
+                try storage.read(into: &bytes, at: table.source)
+                scan.apply(table.flags, to: &bytes)
             }
             try work.advance(by: geometry.clusterSize)
         }

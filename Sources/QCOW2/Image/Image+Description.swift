@@ -23,7 +23,14 @@ extension Image where S: ~Copyable {
     public func luksHeader() throws(QCOW2Error) -> LUKSHeader? {
         guard header.encryption == .luks, let record = opened.extensions.last(.encryption) else { return nil }
         let region = try EncryptionHeader(decoding: record, in: header.geometry).region
-        let bytes = try storage.readBytes(592, at: region)
-        return try LUKSHeader(decoding: bytes.span, at: region)
+        return try LUKSHeader(reading: storage, at: region)
+    }
+}
+
+extension LUKSHeader {
+    /// Reads the header at the start of an encryption region.
+    init<S: Storage & ~Copyable>(reading storage: borrowing S, at region: HostOffset) throws(QCOW2Error) {
+        let bytes = try storage.readBytes(Self.byteCount, at: region)
+        try self.init(decoding: bytes.span, at: region)
     }
 }

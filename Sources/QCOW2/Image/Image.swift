@@ -91,9 +91,12 @@ extension Image where S == FileStorage {
     /// - Parameters:
     ///   - path: The file's path; symbolic links are followed.
     ///   - access: What the image is opened for. Opening for reading asks the system for no permission to write.
+    ///   - requirement: Whether writing is refused where there are no locks that others see.
     /// - Returns: The open image, which owns the file until it goes away.
-    /// - Throws: What ``init(storage:)`` and ``FileStorage/init(path:for:)`` throw.
-    public static func open(_ path: String, for access: FileStorage.Access) throws(QCOW2Error) -> Image<FileStorage> {
-        try Image(storage: FileStorage(path: path, for: access))
+    /// - Throws: What ``init(storage:)`` and ``FileStorage/init(path:for:locks:)`` throw.
+    public static func open(
+        _ path: String, for access: FileStorage.Access, locks requirement: FileStorage.LockRequirement = .forWriting
+    ) throws(QCOW2Error) -> Image<FileStorage> {
+        try Image(storage: FileStorage(path: path, for: access, locks: requirement))
     }
 }

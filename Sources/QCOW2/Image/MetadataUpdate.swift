@@ -11,15 +11,21 @@ struct MetadataUpdate: Sendable {
     let oldFileByteCount: UInt64
     /// Small tables, whole.
     var tables: [(bytes: [UInt8], offset: HostOffset)] = []
-    /// Every L2 table, of which those with a target are copied there, with other flags.
-    var l2Tables: L2Tables
-    var flagChanges: [(table: Int, flags: CopiedFlags)]
+    /// L2 tables that are copied to another place, with other flags; in the order of the file.
+    var movedTables: [MovedTable] = []
     /// What becomes of the refcount blocks; `nil` when they are among the tables.
     var refcounts: RefcountPlan?
     /// The image as the new header will describe it.
     var header: Header
     var entries: [SnapshotTableEntry]
     var snapshotTableByteCount: UInt64
+
+    /// An L2 table that goes to another place with other copied flags.
+    struct MovedTable: Sendable {
+        let source: HostOffset
+        let target: HostOffset
+        let flags: CopiedFlags
+    }
 }
 
 /// The refcount blocks that change, and how.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
-/// What opening an image reads: the header with its extensions, and the snapshot table.
+/// What opening an image reads: the header with its extensions, of an encrypted one the LUKS header without its keys,
+/// and the snapshot table.
 ///
 /// Nothing here is trusted until it has been checked against the format and the file's length.
 struct OpenedImage {
@@ -41,6 +42,13 @@ struct OpenedImage {
             "refcount_table_offset", header.refcountTableOffset,
             byteCount: UInt64(header.refcountTableClusterCount) * geometry.clusterSize, in: geometry,
             at: HostOffset(48))
+        if header.encryption == .luks, let record = extensions.last(.encryption) {
+            let encryption = try EncryptionHeader(decoding: record, in: geometry)
+            try bounds.checkTable(
+                EncryptionHeader.Layout.offset.name, encryption.region, byteCount: encryption.regionByteCount,
+                in: geometry, at: record.offset)
+            try encryption.check(LUKSHeader(reading: storage, at: encryption.region), from: record)
+        }
         (entries, snapshotTableByteCount) = try Self.readSnapshotTable(header, storage, bounds)
     }
 
@@ -129,11 +137,15 @@ struct FileBounds: Hashable, Sendable {
         _ field: String, _ offset: HostOffset, byteCount tableByteCount: UInt64, in geometry: ImageGeometry,
         at place: HostOffset
     ) throws(QCOW2Error) {
-        guard tableByteCount > 0 else { return }
-        let (end, overflow) = offset.rawValue.addingReportingOverflow(tableByteCount)
-        guard !overflow, end < 1 << 63 else { throw .beyondEnd(field, offset, at: place) }
-        guard offset.rawValue < byteCount, end < byteCount + geometry.clusterSize else {
+        guard contains(offset, byteCount: tableByteCount, in: geometry) else {
             throw .beyondEnd(field, offset, at: place)
         }
+    }
+
+    /// Whether a table ends less than one cluster past the end of the file; an empty one is anywhere.
+    func contains(_ offset: HostOffset, byteCount tableByteCount: UInt64, in geometry: ImageGeometry) -> Bool {
+        guard tableByteCount > 0 else { return true }
+        let (end, overflow) = offset.rawValue.addingReportingOverflow(tableByteCount)
+        return !overflow && end < 1 << 63 && offset.rawValue < byteCount && end < byteCount + geometry.clusterSize
     }
 }

@@ -77,6 +77,13 @@ struct Proposal: Sendable {
         }
     }
 
+    /// The entries of the old active L1 table below which everything goes, or is replaced; in ascending order.
+    var droppedL1Entries: [Range<Int>] {
+        var ranges = [resizing.droppedL1Entries]
+        if let border = resizing.borderTable?.l1Index { ranges.append(border..<(border + 1)) }
+        return ranges.filter { !$0.isEmpty }.sorted { $0.lowerBound < $1.lowerBound }
+    }
+
     /// Whether everything below an L1 entry of the old active tree goes, or is replaced.
     func drops(l1Index: Int) -> Bool {
         resizing.droppedL1Entries.contains(l1Index) || resizing.borderTable?.l1Index == l1Index

@@ -9,6 +9,10 @@ struct RefcountTable: Sendable {
     /// Where each block is; short of trailing entries without one.
     let blockOffsets: [HostOffset?]
 
+    /// By the block's index, whether it lies in a hole of the file, so that all its refcounts are zero; empty if none
+    /// is known to.
+    private var isHole: [Bool] = []
+
     /// A table without blocks.
     init(empty geometry: ImageGeometry) {
         self.geometry = geometry
@@ -63,10 +67,29 @@ struct RefcountTable: Sendable {
             offsets.append(offset)
         }
         blockOffsets = offsets
+        try findHoles(storage, blockCount: seen.count)
+    }
+
+    /// Finds out which blocks lie in holes of the file, if there are more blocks than bytes on the disk.
+    ///
+    /// Otherwise the work of reading them is in proportion to those bytes anyway.
+    private mutating func findHoles<S: Storage & ~Copyable>(
+        _ storage: borrowing S, blockCount: Int
+    ) throws(QCOW2Error) {
+        guard let allocated = try storage.allocatedByteCount(), allocated >> UInt64(geometry.clusterBits) < blockCount
+        else { return }
+        isHole = [Bool](repeating: false, count: blockOffsets.count)
+        for (index, offset) in blockOffsets.enumerated() {
+            guard let start = offset?.rawValue else { continue }
+            isHole[index] = try storage.dataRange(in: start..<(start + geometry.clusterSize)) == nil
+        }
     }
 
     /// The index after the last cluster that a block describes.
     var describedClusterCount: UInt64 { UInt64(blockOffsets.count) * geometry.refcountsPerBlock }
+
+    /// Whether some refcount that the block describes may be more than zero.
+    func hasData(_ index: Int) -> Bool { blockOffset(index) != nil && !(index < isHole.count && isHole[index]) }
 
     func blockIndex(of cluster: UInt64) -> Int { Int(cluster / geometry.refcountsPerBlock) }
 
@@ -126,9 +149,10 @@ struct RefcountReader: Sendable {
         let geometry = table.geometry
         if readsAhead { askAhead(of: table.blockIndex(of: piece.lowerBound), storage) }
         let count = Int(piece.upperBound - piece.lowerBound)
-        guard let block = table.blockOffset(table.blockIndex(of: piece.lowerBound)) else {
+        let blockIndex = table.blockIndex(of: piece.lowerBound)
+        guard let block = table.blockOffset(blockIndex), table.hasData(blockIndex) else {
             for index in 0..<count { values[index] = 0 }
-            return false
+            return table.blockOffset(blockIndex) != nil
         }
         // Pieces start at multiples of 8, so that narrow refcounts start at a byte.
         let start = (piece.lowerBound % geometry.refcountsPerBlock) << UInt64(geometry.refcountOrder) / 8
@@ -146,7 +170,7 @@ struct RefcountReader: Sendable {
         let end = min(index + Self.aheadCount, table.blockOffsets.count)
         askedCount = max(askedCount, index)
         while askedCount < end {
-            if let offset = table.blockOffset(askedCount) {
+            if let offset = table.blockOffset(askedCount), table.hasData(askedCount) {
                 storage.willRead(table.geometry.clusterByteCount, at: offset)
             }
             askedCount += 1

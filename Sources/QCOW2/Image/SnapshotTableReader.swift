@@ -8,11 +8,14 @@ struct SnapshotTableReader {
     /// The most bytes that the table can have.
     private let limit: UInt64
     private let isCut: Bool
+    /// A part of the table: what lies before the next entry is forgotten.
     private var bytes: [UInt8] = []
+    /// Where in the table ``bytes`` starts.
+    private var bytesStart = 0
     /// Bytes from the start of the table to the end of the last entry that was read.
     private(set) var byteCount = 0
 
-    /// More than the largest entry.
+    /// How many bytes are read at once.
     private static let pieceByteCount: UInt64 = 1 << 18
 
     /// An entry, wherever its L1 table is said to be.
@@ -60,13 +63,17 @@ struct SnapshotTableReader {
         from storage: borrowing S, showing show: (_ offset: HostOffset, _ bytes: Span<UInt8>) -> Void = { _, _ in }
     ) throws(QCOW2Error) -> Found {
         let position = (byteCount + 7) / 8 * 8
-        while bytes.count < limit, bytes.count - position < Self.pieceByteCount / 2 {
-            let count = min(limit - UInt64(bytes.count), Self.pieceByteCount)
-            bytes += try storage.readBytes(Int(count), at: start.saturating(adding: UInt64(bytes.count)))
+        let end = bytesStart + bytes.count
+        if UInt64(end) < limit, end - position < SnapshotTableEntry.maximumByteCount {
+            let known = position < end ? Array(bytes[(position - bytesStart)...]) : []
+            let next = UInt64(max(position, end))
+            let count = min(limit - min(limit, next), Self.pieceByteCount)
+            bytes = known + (try storage.readBytes(Int(count), at: start.saturating(adding: next)))
+            bytesStart = position
         }
         let base = start.saturating(adding: UInt64(position))
         let bytes = bytes
-        let rest = bytes.span.extracting(min(position, bytes.count)..<bytes.count)
+        let rest = bytes.span.extracting(min(position - bytesStart, bytes.count)..<bytes.count)
         show(base, rest)
         if rest.count < SnapshotTableEntry.Layout.fixedByteCount, isCut {
             throw .invalid("snapshot table", "it is larger than 64 MiB", at: base)

@@ -11,8 +11,12 @@
 struct UpdatePlanner {
     let state: ImageState
     let proposal: Proposal
-    private var l2Tables: L2Tables
+    private let l2Tables: L2Tables
     private let flagChanges: [(table: Int, flags: CopiedFlags)]
+    /// By the L2 table's index, whether its refcount will be one as long as it stays where it is.
+    private let isPrivate: [Bool]
+    /// Where the L2 tables go whose flags change, by their index.
+    private var targets: [Int: HostOffset] = [:]
     private let blocks: BlockSurvey
     private let changes: any ReferenceChanges
     var allocator: ClusterAllocator
@@ -29,69 +33,64 @@ struct UpdatePlanner {
         _ proposal: Proposal, from state: ImageState, reading storage: borrowing S, budget: Int,
         _ work: inout WorkMeter
     ) throws(QCOW2Error) -> MetadataUpdate {
-        let l2Tables = try L2Tables(
-            of: state, treeUses: proposal.treeUses(of: state.treeCount), activeTree: proposal.activeTree,
-            reading: storage, dropping: { proposal.drops(l1Index: $0) })
-        // Nearly always the narrowest lanes do; what they can't count, wider ones do.
-        var narrow = ReferenceCount<UInt16>(state, l2Tables, budget: budget)
-        if try narrow.count(reading: storage, &work) {
-            return try plan(proposal, narrow, storage)
-        }
-        narrow.discard()
-        var medium = ReferenceCount<UInt32>(state, l2Tables, budget: budget)
-        if try medium.count(reading: storage, &work) {
-            return try plan(proposal, medium, storage)
-        }
-        medium.discard()
-        var wide = ReferenceCount<UInt64>(state, l2Tables, budget: budget)
-        guard try wide.count(reading: storage, &work) else { throw .overflow("number of references") }
-        return try plan(proposal, wide, storage)
+        let parts = state.l1Parts(
+            uses: proposal.treeUses(of: state.treeCount), activeTree: proposal.activeTree,
+            dropping: proposal.droppedL1Entries)
+        let sweep = ReferenceSweep(
+            try state.l2Tables(parts, reading: storage, &work), in: state.geometry, fileByteCount: state.fileByteCount)
+        // Narrow lanes are enough for nearly every image. If some cluster has more references than they can count, the
+        // next width counts again.
+        if let update = try plan(proposal, state, sweep, storage, budget, &work, UInt16.self) { return update }
+        if let update = try plan(proposal, state, sweep, storage, budget, &work, UInt32.self) { return update }
+        if let update = try plan(proposal, state, sweep, storage, budget, &work, UInt64.self) { return update }
+        throw .overflow("number of references")
     }
 
     private static func plan<Lane, S: Storage & ~Copyable>(
-        _ proposal: Proposal, _ count: ReferenceCount<Lane>, _ storage: borrowing S
-    ) throws(QCOW2Error) -> MetadataUpdate {
-        var planner = UpdatePlanner(proposal, count)
-        return try planner.plan(storage)
+        _ proposal: Proposal, _ state: ImageState, _ sweep: ReferenceSweep, _ storage: borrowing S, _ budget: Int,
+        _ work: inout WorkMeter, _: Lane.Type
+    ) throws(QCOW2Error) -> MetadataUpdate?
+    where Lane: FixedWidthInteger & UnsignedInteger & Sendable {
+        var count = ReferenceCount<Lane>(state, sweep, budget: budget, dropsBitmaps: proposal.dropsBitmaps)
+        guard try count.count(reading: storage, &work) else { return nil }
+        var planner = UpdatePlanner(
+            proposal, state, count.sweep.tables, count.flags.changes, isPrivate: count.flags.isPrivate, count.blocks,
+            count, ClusterAllocator(count.blocks, in: state.geometry))
+        count.discard()
+        return try planner.plan(storage, &work)
     }
 
     /// Plans the repair of an image whose references were counted already; reads L1 tables from `storage`.
     static func planRepair<S: Storage & ~Copyable>(
-        _ proposal: Proposal, from state: ImageState, _ l2Tables: L2Tables,
-        _ flagChanges: [(table: Int, flags: CopiedFlags)], _ blocks: BlockSurvey, _ changes: any ReferenceChanges,
-        _ allocator: ClusterAllocator, reading storage: borrowing S
+        _ proposal: Proposal, from state: ImageState, _ l2Tables: L2Tables, _ flags: ActiveFlags, setsFlags: Bool,
+        _ blocks: BlockSurvey, _ changes: any ReferenceChanges, _ allocator: ClusterAllocator,
+        reading storage: borrowing S, _ work: inout WorkMeter
     ) throws(QCOW2Error) -> MetadataUpdate {
-        var planner = UpdatePlanner(proposal, state, l2Tables, flagChanges, blocks, changes, allocator)
-        return try planner.plan(storage)
+        var planner = UpdatePlanner(
+            proposal, state, l2Tables, setsFlags ? flags.changes : [], isPrivate: flags.isPrivate, blocks, changes,
+            allocator)
+        return try planner.plan(storage, &work)
     }
 
     private init(
         _ proposal: Proposal, _ state: ImageState, _ l2Tables: L2Tables,
-        _ flagChanges: [(table: Int, flags: CopiedFlags)], _ blocks: BlockSurvey, _ changes: any ReferenceChanges,
-        _ allocator: ClusterAllocator
+        _ flagChanges: [(table: Int, flags: CopiedFlags)], isPrivate: [Bool], _ blocks: BlockSurvey,
+        _ changes: any ReferenceChanges, _ allocator: ClusterAllocator
     ) {
         self.state = state
         self.proposal = proposal
         self.l2Tables = l2Tables
         self.flagChanges = flagChanges
+        self.isPrivate = isPrivate
         self.blocks = blocks
         self.changes = changes
         self.allocator = allocator
         refcounts = RefcountPlanner(state.refcounts, blocks)
     }
 
-    private init<Lane>(_ proposal: Proposal, _ count: ReferenceCount<Lane>) {
-        state = count.state
-        self.proposal = proposal
-        l2Tables = count.l2Tables
-        flagChanges = count.flags.changes
-        blocks = count.blocks
-        changes = count
-        allocator = ClusterAllocator(count.blocks, in: count.state.geometry)
-        refcounts = RefcountPlanner(count.state.refcounts, count.blocks)
-    }
-
-    private mutating func plan<S: Storage & ~Copyable>(_ storage: borrowing S) throws(QCOW2Error) -> MetadataUpdate {
+    private mutating func plan<S: Storage & ~Copyable>(
+        _ storage: borrowing S, _ work: inout WorkMeter
+    ) throws(QCOW2Error) -> MetadataUpdate {
         try moveL2Tables()
         try planResizing(storage)
         var header = state.header
@@ -100,20 +99,27 @@ struct UpdatePlanner {
         // Unknown bits go with the first write, and so does a promise about bitmaps that aren't there.
         let keepsBitmaps = state.hasTrustedBitmaps && !proposal.dropsBitmaps
         header.autoclearFeatures.formIntersection(keepsBitmaps ? .bitmaps : [])
-        if proposal.dropsBitmaps {
-            for table in state.tables where table.kind == .bitmap { adjust(table.run, -1) }
-        }
         try planActiveL1(&header, storage)
-        let (entries, tableByteCount) = try planSnapshots(&header, storage)
-        let (targets, table) = try refcounts.plan(&header, &allocator, &adjustments)
+        let (entries, tableByteCount) = try planSnapshots(&header, storage, &work)
+        let (blockTargets, table) = try refcounts.plan(&header, &allocator, &adjustments)
         tables.append((table, header.refcountTableOffset))
         adjustments.sort()
         return MetadataUpdate(
-            oldFileByteCount: state.fileByteCount, tables: tables, l2Tables: l2Tables, flagChanges: flagChanges,
+            oldFileByteCount: state.fileByteCount, tables: tables, movedTables: movedTables,
             refcounts: RefcountPlan(
-                table: state.refcounts, targets: targets, changes: changes, setsAllRefcounts: proposal.repair != nil,
-                blocks: blocks, adjustments: adjustments, reserve: reserve(targets)),
+                table: state.refcounts, targets: blockTargets, changes: changes,
+                setsAllRefcounts: proposal.repair != nil, blocks: blocks, adjustments: adjustments,
+                reserve: reserve(blockTargets)),
             header: header, entries: entries, snapshotTableByteCount: tableByteCount)
+    }
+
+    /// The L2 tables whose flags change, with their new places.
+    private var movedTables: [MetadataUpdate.MovedTable] {
+        flagChanges.compactMap { change in
+            targets[change.table].map {
+                MetadataUpdate.MovedTable(source: l2Tables[change.table].offset, target: $0, flags: change.flags)
+            }
+        }
     }
 
     mutating func adjust(_ run: ClusterRun?, _ change: Int64) {
@@ -138,7 +144,7 @@ struct UpdatePlanner {
             let table = l2Tables[change.table]
             let weight = Int64(table.newWeight)
             let target = ClusterRun(first: run.first + UInt64(position), count: 1)
-            l2Tables[change.table].target = geometry.offset(ofCluster: target.first)
+            targets[change.table] = geometry.offset(ofCluster: target.first)
             adjust(target, weight)
             adjust(ClusterRun(first: geometry.cluster(at: table.offset), count: 1), -weight)
         }
@@ -173,10 +179,11 @@ struct UpdatePlanner {
             // Only a damaged image has entries that are neither empty nor point to a table; they stay as they are.
             guard let offset = entry.l2Table, let index = l2Tables.index(of: offset, near: hint) else { return entry }
             hint = index + 1
-            let table = l2Tables[index]
-            let isCopied = isActive && (proposal.repair?.setsFlags == false ? entry.isCopied : table.isPrivate)
-            return entry.with(
-                l2Table: table.target.rawValue == 0 ? offset : table.target, isCopied: isCopied)
+            // A table that moves has exactly the refcount that it needs; one that stays keeps what leaked, too.
+            let target = targets[index]
+            let isOne = target == nil ? isPrivate[index] : l2Tables[index].newWeight == 1
+            let isCopied = isActive && (proposal.repair?.setsFlags == false ? entry.isCopied : isOne)
+            return entry.with(l2Table: target ?? offset, isCopied: isCopied)
         }
     }
 
@@ -201,7 +208,7 @@ struct UpdatePlanner {
     }
 
     private mutating func planSnapshots<S: Storage & ~Copyable>(
-        _ header: inout Header, _ storage: borrowing S
+        _ header: inout Header, _ storage: borrowing S, _ work: inout WorkMeter
     ) throws(QCOW2Error) -> ([SnapshotTableEntry], byteCount: UInt64) {
         if proposal.repair?.keepsSnapshotTable == true { return (state.entries, state.snapshotTableByteCount) }
         var entries: [SnapshotTableEntry] = []
@@ -210,15 +217,12 @@ struct UpdatePlanner {
             var entry = snapshot.entry
             // An entry without a size means the header's, which may be about to change.
             entry.diskSize = entry.diskSize ?? state.header.size
-            if snapshot.isNew || !flagChanges.isEmpty {
+            let hasMoved = try hasMovedTable(snapshot.tree, storage, &work)
+            if snapshot.isNew || hasMoved {
                 let tree = try state.readTree(snapshot.tree, from: storage)
-                if snapshot.isNew || hasMovedTable(tree) {
-                    // The flags mean nothing in a snapshot; clear ones can't mislead anybody.
-                    entry.l1EntryCount = UInt32(tree.count)
-                    entry.l1TableOffset = try write(L1Entry.encodeTable(relocated(tree, isActive: false)))
-                } else {
-                    kept.insert(snapshot.tree)
-                }
+                // The flags mean nothing in a snapshot; clear ones can't mislead anybody.
+                entry.l1EntryCount = UInt32(tree.count)
+                entry.l1TableOffset = try write(L1Entry.encodeTable(relocated(tree, isActive: false)))
             } else {
                 kept.insert(snapshot.tree)
             }
@@ -230,12 +234,20 @@ struct UpdatePlanner {
         return (entries, try planSnapshotTable(entries, &header))
     }
 
-    private func hasMovedTable(_ tree: [L1Entry]) -> Bool {
+    private func hasMovedTable<S: Storage & ~Copyable>(
+        _ tree: Int, _ storage: borrowing S, _ work: inout WorkMeter
+    ) throws(QCOW2Error) -> Bool {
+        guard !flagChanges.isEmpty else { return false }
         var hint = 0
-        return tree.contains { entry in
-            guard let offset = entry.l2Table else { return false }
-            return l2Tables.target(of: offset, near: &hint) != offset
+        var hasMoved = false
+        try state.forEachL1Entry(of: tree, reading: storage, &work) { (_, entry) throws(QCOW2Error) in
+            guard !hasMoved, let offset = entry.l2Table, let index = l2Tables.index(of: offset, near: hint) else {
+                return
+            }
+            hint = index + 1
+            hasMoved = targets[index] != nil
         }
+        return hasMoved
     }
 
     /// Plans the snapshot table, and returns its length in bytes.

@@ -64,7 +64,7 @@ extension SnapshotTableEntry {
             throw QCOW2Error(.invalidName, "A snapshot's name can't contain control characters: '\(escaped(bytes))'.")
         }
         guard !others.contains(where: { $0.name == bytes }) else {
-            throw QCOW2Error(.nameInUse, "There is already a snapshot named '\(name)'.")
+            throw QCOW2Error(.nameInUse, "There is already a snapshot named '\(escaped(bytes))'.")
         }
         return bytes
     }

@@ -3,35 +3,55 @@
 
 /// Says which snapshot is meant.
 ///
-/// IDs and names are compared byte by byte.
-public enum SnapshotSelector: Hashable, Sendable {
-    case id(String)
-    case name(String)
-    /// An ID or a name, whichever there is; ambiguous when both exist and belong to different snapshots.
-    case idOrName(String)
-
-    /// Reads `id:TEXT`, `name:TEXT`, or any other text as an ID or a name.
-    public init(parsing text: String) {
-        if text.utf8.starts(with: "id:".utf8) {
-            self = .id(String(text.dropFirst(3)))
-        } else if text.utf8.starts(with: "name:".utf8) {
-            self = .name(String(text.dropFirst(5)))
-        } else {
-            self = .idOrName(text)
-        }
+/// IDs and names are bytes: parsed, compared and looked up as such. Text that Unicode calls equal, such as an accented
+/// letter in one character or in two, means different snapshots; so does text that merges with what precedes it.
+public struct SnapshotSelector: Hashable, Sendable {
+    /// What the bytes are compared with.
+    public enum Key: Hashable, Sendable {
+        case id, name
+        /// An ID or a name, whichever there is; ambiguous when both exist and belong to different snapshots.
+        case idOrName
     }
 
-    var text: String {
-        switch self {
-        case .id(let text), .name(let text), .idOrName(let text): text
+    /// What the bytes are compared with.
+    public let key: Key
+    /// The ID or the name; any bytes, as the format allows.
+    public let bytes: [UInt8]
+
+    /// A selector of bytes that needn't be text.
+    public init(_ key: Key, bytes: some Sequence<UInt8>) {
+        self.key = key
+        self.bytes = Array(bytes)
+    }
+
+    /// The snapshot with an ID.
+    public static func id(_ text: String) -> Self { Self(.id, bytes: text.utf8) }
+
+    /// The snapshot with a name.
+    public static func name(_ text: String) -> Self { Self(.name, bytes: text.utf8) }
+
+    /// The snapshot with an ID or a name, whichever there is.
+    public static func idOrName(_ text: String) -> Self { Self(.idOrName, bytes: text.utf8) }
+
+    /// Reads `id:TEXT`, `name:TEXT`, or any other text as an ID or a name.
+    public init(parsing text: String) { self.init(parsing: text.utf8) }
+
+    /// Reads `id:`, `name:` and the bytes behind it, or any other bytes as an ID or a name.
+    public init(parsing word: some Collection<UInt8>) {
+        if word.starts(with: "id:".utf8) {
+            self.init(.id, bytes: word.dropFirst(3))
+        } else if word.starts(with: "name:".utf8) {
+            self.init(.name, bytes: word.dropFirst(5))
+        } else {
+            self.init(.idOrName, bytes: word)
         }
     }
 
     func matches(_ entry: SnapshotTableEntry) -> Bool {
-        switch self {
-        case .id(let id): entry.id.elementsEqual(id.utf8)
-        case .name(let name): entry.name.elementsEqual(name.utf8)
-        case .idOrName(let text): entry.id.elementsEqual(text.utf8) || entry.name.elementsEqual(text.utf8)
+        switch key {
+        case .id: entry.id == bytes
+        case .name: entry.name == bytes
+        case .idOrName: entry.id == bytes || entry.name == bytes
         }
     }
 }
@@ -55,28 +75,15 @@ extension Image where S: ~Copyable {
         let candidates = entries.indices.filter { selector.matches(entries[$0]) }
         guard let index = candidates.first else {
             throw QCOW2Error(
-                .noSuchSnapshot, "There is no snapshot '\(escaped(selector.text.utf8))' in '\(storage.name)'.")
+                .noSuchSnapshot, "There is no snapshot '\(escaped(selector.bytes))' in '\(storage.name)'.")
         }
         guard candidates.count == 1 else {
             let list = candidates.map { "id:\(escaped(entries[$0].id)) (name '\(escaped(entries[$0].name))')" }
             throw QCOW2Error(
                 .ambiguousSnapshot,
-                "'\(escaped(selector.text.utf8))' could be \(list.joined(separator: " or ")) in '\(storage.name)'; "
+                "'\(escaped(selector.bytes))' could be \(list.joined(separator: " or ")) in '\(storage.name)'; "
                     + "use id: or name: to say which.")
         }
         return index
     }
-}
-
-/// Text from an image, fit for one line of a message: control characters and invalid bytes are escaped.
-func escaped(_ bytes: some Sequence<UInt8>) -> String {
-    var result = ""
-    for scalar in String(decoding: Array(bytes), as: UTF8.self).unicodeScalars {
-        if scalar.properties.generalCategory == .control {
-            result += "\\u{\(String(scalar.value, radix: 16))}"
-        } else {
-            result.unicodeScalars.append(scalar)
-        }
-    }
-    return result
 }

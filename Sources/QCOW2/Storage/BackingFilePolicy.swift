@@ -12,7 +12,8 @@
 /// Says which backing files an image may make the library open.
 ///
 /// An image names its backing file, and whoever made the image chose that name: opening it blindly would hand out any
-/// file that the process can read. So nothing is opened that the caller's policy doesn't allow, file by file.
+/// file that the process can read. So nothing is opened that the caller's policy doesn't allow, file by file. What is
+/// opened is what was allowed: the file at that very path, to which no symbolic link leads by then.
 public struct BackingFilePolicy: Sendable {
     let allows: @Sendable (BackingFileRequest) -> Bool
 
@@ -48,10 +49,16 @@ public struct BackingFileRequest: Hashable, Sendable {
     /// How far down the chain the file would be; 1 is the backing file of the image itself.
     public let depth: Int
 
+    /// Where the image is: absolute and without symbolic links, and looked at once; `nil` when its path leads to
+    /// another file by now.
+    let imageDirectory: String?
+    /// Why the name leads nowhere, if so.
+    let failure: SystemError?
+
     /// Whether the file itself, and not just a link to it, is in the directory of the image that names it.
     public var isInDirectoryOfImage: Bool {
-        guard let directory = canonicalPath(directoryOfFile(imagePath) ?? ".") else { return false }
-        return (directoryOfFile(path) ?? "") == (directory == "/" ? "" : directory)
+        guard let imageDirectory else { return false }
+        return (directoryOfFile(path) ?? "") == (imageDirectory == "/" ? "" : imageDirectory)
     }
 }
 

@@ -15,6 +15,8 @@
 /// set. The tests put others in their place, which fail, are interrupted or do half of the work.
 protocol FileCalls: Sendable {
     func open(_ path: String, _ flags: Int32) -> Int32
+    /// Opens what is at an absolute path, if no symbolic link is on the way to it, nor there.
+    func openFollowingNoLinks(_ path: String, _ flags: Int32) -> Int32
     func close(_ descriptor: Int32) -> Int32
     func status(_ descriptor: Int32, _ status: inout stat) -> Int32
     func read(_ descriptor: Int32, _ buffer: UnsafeMutableRawBufferPointer, _ position: off_t) -> Int
@@ -23,6 +25,12 @@ protocol FileCalls: Sendable {
     func advise(_ descriptor: Int32, _ start: off_t, _ length: off_t)
     /// Empties all caches on the way to the medium, the drive's own included.
     func flush(_ descriptor: Int32) -> Int32
+    /// Does the same for the names in a folder.
+    func flushFolder(_ descriptor: Int32) -> Int32
+    /// Gives a file another name besides, if that isn't taken.
+    func link(_ path: String, _ newPath: String) -> Int32
+    /// Gives a file another name instead, taking it from whatever has it.
+    func rename(_ path: String, _ newPath: String) -> Int32
     func truncate(_ descriptor: Int32, _ length: off_t) -> Int32
     func punch(_ descriptor: Int32, _ start: off_t, _ length: off_t) -> Int32
     /// Sets or tests a lock on a range of bytes.
@@ -36,6 +44,7 @@ protocol FileCalls: Sendable {
 /// Has no size and no indirection: what is generic over the calls is specialized for these.
 struct KernelCalls: FileCalls {
     func open(_ path: String, _ flags: Int32) -> Int32 { openFile(path, flags) }
+    func openFollowingNoLinks(_ path: String, _ flags: Int32) -> Int32 { walkTo(path, flags) }
     func close(_ descriptor: Int32) -> Int32 { closeFile(descriptor) }
     func status(_ descriptor: Int32, _ status: inout stat) -> Int32 { unsafe fstat(descriptor, &status) }
 
@@ -71,6 +80,10 @@ struct KernelCalls: FileCalls {
         #endif
     }
 
+    func flushFolder(_ descriptor: Int32) -> Int32 { fsync(descriptor) }
+    func link(_ path: String, _ newPath: String) -> Int32 { linkFile(path, newPath) }
+    func rename(_ path: String, _ newPath: String) -> Int32 { renameFile(path, newPath) }
+
     func truncate(_ descriptor: Int32, _ length: off_t) -> Int32 { ftruncate(descriptor, length) }
 
     func punch(_ descriptor: Int32, _ start: off_t, _ length: off_t) -> Int32 {
@@ -92,3 +105,31 @@ struct KernelCalls: FileCalls {
 // The functions under names that the type's own members don't shadow; a new file's permissions are left to the umask.
 private func openFile(_ path: String, _ flags: Int32) -> Int32 { unsafe open(path, flags, 0o644) }
 private func closeFile(_ descriptor: Int32) -> Int32 { close(descriptor) }
+private func linkFile(_ path: String, _ newPath: String) -> Int32 { unsafe link(path, newPath) }
+private func renameFile(_ path: String, _ newPath: String) -> Int32 { unsafe rename(path, newPath) }
+
+/// Opens a file folder by folder, each from the one before: whatever becomes of the path meanwhile, no link is followed.
+private func walkTo(_ path: String, _ flags: Int32) -> Int32 {
+    #if canImport(Darwin)
+        // One call does it.
+        return openFile(path, flags | O_NOFOLLOW_ANY)
+    #else
+        let names = path.utf8.split(separator: UInt8(ascii: "/")).map { String(Substring($0)) }
+        guard path.hasPrefix("/"), let last = names.last else {
+            errno = ENOENT
+            return -1
+        }
+        // Only for finding what is in it: that needs no permission to list the folder.
+        let folderFlags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+        var folder = openFile("/", folderFlags)
+        for (name, flags) in names.dropLast().map({ ($0, folderFlags) }) + [(last, flags | O_NOFOLLOW)] {
+            guard folder >= 0 else { break }
+            let next = unsafe openat(folder, name, flags)
+            let saved = errno
+            _ = close(folder)
+            errno = saved
+            folder = next
+        }
+        return folder
+    #endif
+}

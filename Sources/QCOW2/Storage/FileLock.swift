@@ -40,35 +40,59 @@ struct FileLock: Hashable, Sendable {
 
     /// Takes the locks on an open file, without waiting.
     ///
+    /// Where the system or the file system has no locks on bytes it takes one on the whole file. Such a lock excludes
+    /// only programs that ask for the same: this library, and on Darwin those that use `flock` as is usual there. QEMU
+    /// sees none of it: on Linux it refuses such a file unless it is told to use no locks, and elsewhere it takes none.
+    /// So on Linux that is not enough for writing, unless the requirement says so.
+    ///
     /// - Returns: Which locks they are.
-    /// - Throws: ``QCOW2Error/Code/inUse`` when another process holds a lock that excludes this use.
+    /// - Throws: ``QCOW2Error/Code/inUse`` when another process holds a lock that excludes this use;
+    ///   ``QCOW2Error/Code/locksUnavailable``; ``QCOW2Error/Code/inputOutput`` when locking failed for another reason
+    ///   than that there are no locks.
     func take(
-        on descriptor: Int32, _ path: String, _ calls: some FileCalls
+        on descriptor: Int32, _ path: String, _ requirement: FileStorage.LockRequirement, _ calls: some FileCalls
     ) throws(QCOW2Error) -> FileStorage.Locking {
         #if os(Linux)
+            guard let missing = try takeByteRanges(on: descriptor, path, calls) else { return .byteRanges }
+            Self.release(on: descriptor, calls)
+            let (locking, _) = try takeAdvisory(on: descriptor, path, calls)
+            guard !isExclusive || requirement == .ifAvailable else { throw unavailable(missing, path) }
+        #else
+            let (locking, missing) = try takeAdvisory(on: descriptor, path, calls)
+            if let missing, isExclusive, requirement != .ifAvailable { throw unavailable(missing, path) }
+        #endif
+        return locking
+    }
+
+    #if os(Linux)
+        /// Takes the locks on single bytes.
+        ///
+        /// - Returns: Why there are no such locks, if so; some of them may be held then.
+        private func takeByteRanges(
+            on descriptor: Int32, _ path: String, _ calls: some FileCalls
+        ) throws(QCOW2Error) -> SystemError? {
             for byte in locked {
                 var lock = Self.range(byte, Int16(F_RDLCK))
-                let result = retryingInterrupts { calls.control(descriptor, F_OFD_SETLK, &lock) }
-                guard case .failure(let error) = result else { continue }
-                if error.number == EAGAIN || error.number == EACCES {
-                    throw inUse(descriptor, path, LockConflict(byte: byte, isExclusive: true))
-                }
-                // A kernel or file system without these locks: QEMU takes none either, so only we exclude each other.
-                return try takeAdvisory(on: descriptor, path, calls)
+                guard case .failure(let error) = retryingInterrupts({ calls.control(descriptor, F_OFD_SETLK, &lock) })
+                else { continue }
+                if error.meansNoLocks { return error }
+                // Not EACCES, by which other systems say the same: here it is a security module's refusal.
+                guard error.number == EAGAIN else { throw .system(error, "Locking", path) }
+                throw inUse(descriptor, path, LockConflict(byte: byte, isExclusive: true))
             }
             for byte in tested {
                 var lock = Self.range(byte, Int16(F_WRLCK))
-                let result = retryingInterrupts { calls.control(descriptor, F_OFD_GETLK, &lock) }
-                if case .failure(let error) = result { throw .system(error, "Testing the locks of", path) }
+                if case .failure(let error) = retryingInterrupts({ calls.control(descriptor, F_OFD_GETLK, &lock) }) {
+                    if error.meansNoLocks { return error }
+                    throw .system(error, "Testing the locks of", path)
+                }
                 if lock.l_type != Int16(F_UNLCK) {
                     throw inUse(descriptor, path, LockConflict(byte: byte, isExclusive: false))
                 }
             }
-            return .byteRanges
-        #else
-            return try takeAdvisory(on: descriptor, path, calls)
-        #endif
-    }
+            return nil
+        }
+    #endif
 
     /// Gives all locks on an open file back, just before it is closed.
     ///
@@ -82,17 +106,23 @@ struct FileLock: Hashable, Sendable {
         _ = retryingInterrupts { calls.lockWhole(descriptor, LOCK_UN) }
     }
 
+    /// Takes a lock on the whole file, if there are such.
     private func takeAdvisory(
         on descriptor: Int32, _ path: String, _ calls: some FileCalls
-    ) throws(QCOW2Error) -> FileStorage.Locking {
+    ) throws(QCOW2Error) -> (FileStorage.Locking, missing: SystemError?) {
         let result = retryingInterrupts {
             calls.lockWhole(descriptor, (isExclusive ? LOCK_EX : LOCK_SH) | LOCK_NB)
         }
-        switch result {
-        case .success: return .advisory
-        case .failure(let error) where error.number == EWOULDBLOCK: throw inUse(descriptor, path)
-        case .failure: return .unavailable
-        }
+        guard case .failure(let error) = result else { return (.advisory, nil) }
+        if error.meansNoLocks { return (.unavailable, error) }
+        throw error.number == EWOULDBLOCK ? inUse(descriptor, path) : .system(error, "Locking", path)
+    }
+
+    private func unavailable(_ reason: SystemError, _ path: String) -> QCOW2Error {
+        QCOW2Error(
+            .locksUnavailable,
+            "'\(path)' can't be locked, so nothing would keep a running virtual machine from writing to it, too: "
+                + "\(reason).", cause: reason)
     }
 
     private func inUse(_ descriptor: Int32, _ path: String, _ conflict: LockConflict? = nil) -> QCOW2Error {
@@ -113,4 +143,9 @@ struct FileLock: Hashable, Sendable {
             flock(l_type: kind, l_whence: Int16(SEEK_SET), l_start: byte, l_len: 1, l_pid: 0)
         }
     #endif
+}
+
+extension SystemError {
+    /// Whether a call for locking says that the system or the file system has no such locks.
+    fileprivate var meansNoLocks: Bool { [ENOLCK, ENOTSUP, EOPNOTSUPP, EINVAL, ENOSYS].contains(number) }
 }

@@ -21,9 +21,14 @@ extension FileStorage {
         }
 
         /// That of the file at a path, if there is one.
-        init?(path: String) {
+        init?(path: String) { self.init(path: Array(path.utf8)) }
+
+        /// That of the file at a path, which is any bytes.
+        init?(path: [UInt8]) {
+            guard !path.contains(0) else { return nil }
             var status = stat()
-            guard unsafe stat(path, &status) == 0 else { return nil }
+            // SAFETY: the path ends in a zero, and outlives the call.
+            guard unsafe stat(path.map { CChar(bitPattern: $0) } + [0], &status) == 0 else { return nil }
             self.init(of: status)
         }
     }
@@ -37,17 +42,29 @@ extension FileStorage {
         _ = unsafe unlink(path)
     }
 
-    /// Returns once the name of a new file is on stable storage, where the system can say so.
+    /// Returns once the name of a new file is on stable storage.
     ///
-    /// - Throws: ``QCOW2Error/Code/inputOutput``, but not when the folder can't be opened or flushed as a file can.
-    static func flushFolder(of path: String) throws(QCOW2Error) {
-        let parts = path.utf8.lastIndex(of: UInt8(ascii: "/"))
-        let folder = parts.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
-        let descriptor = unsafe open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { return }
-        defer { _ = close(descriptor) }
-        let result = retryingInterrupts { fsync(descriptor) }
-        guard case .failure(let error) = result, ![EINVAL, ENOTSUP, EBADF].contains(error.number) else { return }
-        throw .system(error, "Flushing", folder)
+    /// - Parameters:
+    ///   - path: The file's path.
+    ///   - descriptor: The open file.
+    ///   - calls: The system's calls.
+    /// - Throws: ``QCOW2Error/Code/inputOutput``, but not where the file system doesn't flush folders at all.
+    static func flushFolder(of path: String, _ descriptor: Int32, _ calls: some FileCalls) throws(QCOW2Error) {
+        let folder = directoryOfFile(path).map { $0.isEmpty ? "/" : $0 } ?? "."
+        let result: Result<Int32, SystemError>
+        switch retryingInterrupts({ calls.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }) {
+        case .success(let opened):
+            result = retryingInterrupts { calls.flushFolder(opened) }
+            _ = calls.close(opened)
+        case .failure(let error):
+            #if os(Linux)
+                // A folder that may not be listed can't be opened; its whole file system can still be flushed.
+                result = error.number == EACCES ? retryingInterrupts { syncfs(descriptor) } : .failure(error)
+            #else
+                result = .failure(error)
+            #endif
+        }
+        guard case .failure(let error) = result, ![EINVAL, ENOTSUP, ENOSYS].contains(error.number) else { return }
+        throw .system(error, "Flushing the folder of", path)
     }
 }

@@ -23,11 +23,24 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
         case none
         /// With QEMU's locks on single bytes.
         case byteRanges
-        /// With a lock on the whole file that this library takes where there are no locks on bytes: QEMU's programs
-        /// don't see it.
+        /// With a lock on the whole file that this library takes where there are no locks on bytes, as always on
+        /// Darwin: QEMU's programs don't see it.
         case advisory
         /// Not at all: the system or the file system has no locks.
         case unavailable
+    }
+
+    /// What becomes of opening a file where there are no locks.
+    ///
+    /// Where there are locks, they are taken and respected whatever the choice.
+    public enum LockRequirement: Hashable, Sendable {
+        /// Opening for writing is refused with ``QCOW2Error/Code/locksUnavailable``; reading goes on, and
+        /// ``FileStorage/locking`` says how.
+        ///
+        /// On Linux only QEMU's locks on bytes are enough for writing. Darwin has none; a lock on the whole file is.
+        case forWriting
+        /// Goes on without: the caller knows that nobody else uses the file.
+        case ifAvailable
     }
 
     private var file: SystemFile<KernelCalls>
@@ -44,25 +57,40 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
     /// Where the system or the file system has no such locks it takes one that this library respects; ``locking`` says
     /// which it is.
     ///
-    /// - Throws: ``QCOW2Error/Code/inputOutput`` with a ``SystemError`` when the file can't be opened or isn't a
-    ///   regular file; ``QCOW2Error/Code/inUse`` when another process has it open in a way that excludes `access`.
-    public init(path: String, for access: Access) throws(QCOW2Error) {
-        file = try SystemFile(path: path, for: access, calls: KernelCalls())
+    /// - Parameters:
+    ///   - path: The file's path; symbolic links are followed.
+    ///   - access: What the file is opened for.
+    ///   - requirement: Whether writing is refused where there are no locks that others see.
+    /// - Throws: ``QCOW2Error/Code/inputOutput`` with a ``SystemError`` when the file can't be opened or locked, or
+    ///   isn't a regular file; ``QCOW2Error/Code/inUse`` when another process has it open in a way that excludes
+    ///   `access`; ``QCOW2Error/Code/locksUnavailable``.
+    public init(
+        path: String, for access: Access, locks requirement: LockRequirement = .forWriting
+    ) throws(QCOW2Error) {
+        file = try SystemFile(path: path, for: access, locks: requirement, calls: KernelCalls())
     }
 
-    /// Opens the file that is at a path itself, and none that a symbolic link there names; with another name for it.
-    init(notFollowingLinkAt path: String, called name: String, for access: Access) throws(QCOW2Error) {
-        file = try SystemFile(path: path, called: name, for: access, followsLink: false, calls: KernelCalls())
+    /// Opens the file that is at an absolute path itself, and none that a symbolic link there or on the way leads to;
+    /// with another name for it.
+    ///
+    /// - Throws: ``QCOW2Error/Code/backingFileNotAllowed`` when there is such a link.
+    init(followingNoLinksTo path: String, called name: String, for access: Access) throws(QCOW2Error) {
+        file = try SystemFile(path: path, called: name, for: access, followsLinks: false, calls: KernelCalls())
     }
 
-    /// Creates an empty file, and opens it for writing, with the locks of ``init(path:for:)``.
+    /// Creates an empty file, and opens it for writing, with the locks of ``init(path:for:locks:)``.
     ///
-    /// Never opens a file that exists, nor one that a symbolic link names.
+    /// Never opens a file that exists, nor one that a symbolic link names. A file that can't be locked is removed again.
+    /// The first ``flush()`` puts its name on stable storage, too.
     ///
+    /// - Parameters:
+    ///   - path: Where the file is to be.
+    ///   - requirement: Whether that is refused where there are no locks that others see.
     /// - Throws: ``QCOW2Error/Code/inputOutput`` with a ``SystemError`` when there is something under that name, or the
-    ///   file can't be created; ``QCOW2Error/Code/inUse`` when another process was faster to open it.
-    public init(creating path: String) throws(QCOW2Error) {
-        file = try SystemFile(path: path, for: .writing, isNew: true, calls: KernelCalls())
+    ///   file can't be created; ``QCOW2Error/Code/inUse`` when another process was faster to open it;
+    ///   ``QCOW2Error/Code/locksUnavailable``.
+    public init(creating path: String, locks requirement: LockRequirement = .forWriting) throws(QCOW2Error) {
+        file = try SystemFile(path: path, for: .writing, isNew: true, locks: requirement, calls: KernelCalls())
     }
 
     func identity() throws(QCOW2Error) -> Identity { try file.identity() }

@@ -17,15 +17,19 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
     var isWritable: Bool { access == .writing }
     private let descriptor: Int32
     private let calls: Calls
+    /// The path of a new file, until its name has been flushed.
+    private var unflushedPath: String?
 
     init(
         path: String, called name: String? = nil, for access: FileStorage.Access, isNew: Bool = false,
-        followsLink: Bool = true, calls: Calls
+        followsLinks: Bool = true, locks requirement: FileStorage.LockRequirement = .forWriting, calls: Calls
     ) throws(QCOW2Error) {
-        (descriptor, locking) = try Self.open(path, for: access, isNew: isNew, followsLink: followsLink, calls)
+        (descriptor, locking) = try Self.open(
+            path, for: access, isNew: isNew, followsLinks: followsLinks, requirement, calls)
         self.name = name ?? path
         self.access = access
         self.calls = calls
+        unflushedPath = isNew ? path : nil
     }
 
     deinit { Self.release(descriptor, calls) }
@@ -37,25 +41,36 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
 
     /// Opens, inspects and locks the file; leaves no descriptor behind when it throws.
     private static func open(
-        _ path: String, for access: FileStorage.Access, isNew: Bool, followsLink: Bool, _ calls: Calls
+        _ path: String, for access: FileStorage.Access, isNew: Bool, followsLinks: Bool,
+        _ requirement: FileStorage.LockRequirement, _ calls: Calls
     ) throws(QCOW2Error) -> (Int32, FileStorage.Locking) {
         // O_NONBLOCK: opening a pipe must not wait for its other end.
         var flags = (access == .writing ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK
         if isNew { flags |= O_CREAT | O_EXCL }
-        if !followsLink { flags |= O_NOFOLLOW }
         let descriptor: Int32
-        switch retryingInterrupts({ calls.open(path, flags) }) {
+        let result = retryingInterrupts {
+            followsLinks ? calls.open(path, flags) : calls.openFollowingNoLinks(path, flags)
+        }
+        switch result {
         case .success(let opened): descriptor = try aboveStandardStreams(opened, path, calls)
+        case .failure(let error) where !followsLinks && (error.number == ELOOP || error.number == ENOTDIR):
+            throw QCOW2Error(
+                .backingFileNotAllowed, "'\(path)' leads through a symbolic link by now, which was not allowed.")
         case .failure(let error): throw .system(error, isNew ? "Creating" : "Opening", path)
         }
         do throws(QCOW2Error) {
             try checkKind(of: descriptor, path, calls)
             switch access {
-            case .reading: return (descriptor, try FileLock.reading.take(on: descriptor, path, calls))
-            case .writing: return (descriptor, try FileLock.writing.take(on: descriptor, path, calls))
+            case .reading: return (descriptor, try FileLock.reading.take(on: descriptor, path, requirement, calls))
+            case .writing: return (descriptor, try FileLock.writing.take(on: descriptor, path, requirement, calls))
             case .readingWithoutLock: return (descriptor, .none)
             }
         } catch {
+            var status = stat()
+            // Whoever was faster to open a new file may need it.
+            if isNew, error.code != .inUse, calls.status(descriptor, &status) == 0 {
+                FileStorage.remove(path, ifStill: FileStorage.Identity(of: status))
+            }
             release(descriptor, calls)
             throw error
         }
@@ -173,8 +188,10 @@ struct SystemFile<Calls: FileCalls>: Storage, Sendable, ~Copyable {
         // Only an interrupted call is made again. After another failure the system may have dropped what it could not
         // write, and would report success the next time.
         let result = retryingInterrupts { calls.flush(descriptor) }
-        guard case .failure(let error) = result else { return }
-        throw .system(error, "Flushing", name)
+        if case .failure(let error) = result { throw .system(error, "Flushing", name) }
+        guard let path = unflushedPath else { return }
+        try FileStorage.flushFolder(of: path, descriptor, calls)
+        unflushedPath = nil
     }
 
     mutating func truncate(toByteCount byteCount: UInt64) throws(QCOW2Error) {

@@ -32,16 +32,24 @@ extension Image where S: ~Copyable {
         try checkDataIsHere()
         let state = try ImageState(opened, reading: storage)
         var work = WorkMeter(options.progress)
-        let l2Tables = try L2Tables(
-            of: state, treeUses: [UInt32](repeating: 0, count: state.treeCount), activeTree: ImageState.activeTree,
-            reading: storage)
+        let uses = [UInt32](repeating: 0, count: state.treeCount)
+        let parts = state.l1Parts(uses: uses, activeTree: ImageState.activeTree)
+        var owners: [TreeOwner] = []
+        let l2Tables = try state.l2Tables(parts, reading: storage, &work) { stretch, table in
+            // Tables are numbered once all are known, in any order.
+            if table >= owners.count {
+                owners.append(contentsOf: repeatElement(.none, count: max(table + 1 - owners.count, owners.count)))
+            }
+            owners[table] = owners[table].joined(with: stretch.owner)
+        }
+        let sweep = ReferenceSweep(l2Tables, in: state.geometry, fileByteCount: state.fileByteCount)
         if OwnerWindow<UInt8>.fits(treeCount: state.treeCount) {
-            return try usage(OwnerCount<UInt8>(state, l2Tables, budget: options.memoryBudget), state, &work)
+            return try usage(OwnerCount<UInt8>(state, sweep, owners, budget: options.memoryBudget), state, &work)
         }
         if OwnerWindow<UInt16>.fits(treeCount: state.treeCount) {
-            return try usage(OwnerCount<UInt16>(state, l2Tables, budget: options.memoryBudget), state, &work)
+            return try usage(OwnerCount<UInt16>(state, sweep, owners, budget: options.memoryBudget), state, &work)
         }
-        return try usage(OwnerCount<UInt32>(state, l2Tables, budget: options.memoryBudget), state, &work)
+        return try usage(OwnerCount<UInt32>(state, sweep, owners, budget: options.memoryBudget), state, &work)
     }
 
     private func usage<Lane>(
@@ -51,19 +59,16 @@ extension Image where S: ~Copyable {
         let clusterSize = state.geometry.clusterSize
         var states: [StateUsage] = []
         // For each table, the last tree that it was counted for: one that is in a tree twice occupies its place once.
-        var lastTrees = [Int](repeating: -1, count: owners.l2Tables.count)
+        let l2Tables = owners.sweep.tables
+        var lastTrees = [Int](repeating: -1, count: l2Tables.count)
         for tree in 0..<state.treeCount {
             let size = tree == ImageState.activeTree ? header.size : entries[tree - 1].diskSize ?? header.size
             var usage = StateUsage(virtualSize: size)
-            let l1Entries = try state.readTree(tree, from: storage)
-            let l1ByteCount = UInt64(l1Entries.count) &* UInt64(L1Entry.byteCount)
-            let l1ClusterCount = state.geometry.clusterCount(forBytes: l1ByteCount)
+            let l1ClusterCount = state.geometry.clusterCount(forBytes: state.l1ByteCount(of: tree))
             var occupied = l1ClusterCount
             var hint = 0
-            for entry in l1Entries {
-                guard let offset = entry.l2Table, let index = owners.l2Tables.index(of: offset, near: hint) else {
-                    continue
-                }
+            try state.forEachL1Entry(of: tree, reading: storage, &work) { (_, entry) throws(QCOW2Error) in
+                guard let offset = entry.l2Table, let index = l2Tables.index(of: offset, near: hint) else { return }
                 hint = index + 1
                 let table = owners.tableUsages[index]
                 usage.mappedByteCount &+= UInt64(table.mappedCount) &* clusterSize
@@ -88,20 +93,15 @@ extension Image where S: ~Copyable {
         var usage = FileUsage(
             byteCount: state.fileByteCount, allocatedByteCount: try storage.allocatedByteCount(),
             metadata: MetadataUsage(state))
-        usage.metadata.l2Tables = UInt64(owners.l2Tables.count) &* clusterSize
+        usage.metadata.l2Tables = UInt64(owners.sweep.tables.count) &* clusterSize
         let counts = owners.clusterCounts
         var belowTrees = counts[Int(TreeOwner.several.rawValue)]
         for tree in 0..<state.treeCount { belowTrees &+= counts[tree + TreeOwner.treeBase] }
-        let tableCount = UInt64(owners.l2Tables.count)
+        let tableCount = UInt64(owners.sweep.tables.count)
         usage.dataByteCount = (belowTrees - min(belowTrees, tableCount)) &* clusterSize
         usage.leakedByteCount = owners.leakedCount &* clusterSize
         let unreferenced = counts[Int(TreeOwner.none.rawValue)]
         usage.freeByteCount = (unreferenced - min(unreferenced, owners.leakedCount)) &* clusterSize
         return usage
     }
-}
-
-extension MetadataTables.Table {
-    /// No tree reaches the clusters of a table; an L1 table's belong to its own tree, but are counted by its length.
-    var owner: TreeOwner { .image }
 }

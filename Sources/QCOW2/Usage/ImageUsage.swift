@@ -95,15 +95,17 @@ extension MetadataUsage {
         for table in state.tables {
             let byteCount = table.run.count &* state.geometry.clusterSize
             switch table.kind {
-            case .fixed where table.run.first == 0: header &+= byteCount
-            case .fixed: encryption &+= byteCount
+            case .header: header &+= byteCount
+            case .encryption: encryption &+= byteCount
             case .activeL1: activeL1Table &+= byteCount
             case .snapshotL1: snapshotL1Tables &+= byteCount
             case .snapshotTable: snapshotTable &+= byteCount
             case .refcountTable: refcountTable &+= byteCount
             case .refcountBlock: refcountBlocks &+= byteCount
-            case .bitmap: bitmaps &+= byteCount
+            case .bitmapDirectory, .bitmapTable, .bitmapData: bitmaps &+= byteCount
             }
         }
+        refcountBlocks &+= UInt64(state.singles.refcountBlocks.count) &* state.geometry.clusterSize
+        bitmaps &+= UInt64(state.singles.bitmapData.count) &* state.geometry.clusterSize
     }
 }

@@ -42,8 +42,10 @@ extension QSnap {
                     bitmaps: force ? .drop : .refuse, options: writeOptions)
             }
             let saved = try savedName.map { name throws(QCOW2Error) in try image.snapshot(.name(name)) }
-            var sentence = "Applied snapshot '\(applied.name)' to '\(options.image)'"
-            if let saved { sentence += "; the previous state is snapshot '\(saved.name)' with ID \(saved.id)" }
+            var sentence = "Applied snapshot '\(applied.shortName)' to '\(options.image)'"
+            if let saved {
+                sentence += "; the previous state is snapshot '\(saved.shortName)' with ID \(saved.shortID)"
+            }
             try options.report(sentence + ".", [("applied", applied.json), ("saved", saved?.json ?? .null)])
         }
     }

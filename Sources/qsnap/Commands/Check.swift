@@ -56,6 +56,13 @@ extension QSnap {
         @Flag(inversion: .prefixedNo, help: "Give the space of freed clusters back to the file system at once.")
         var discard = true
 
+        @Flag(
+            help: """
+                With --repair: write even where the file system has no locks: nothing then keeps a virtual machine from \
+                writing, too.
+                """)
+        var noLock = false
+
         func validate() throws {
             if dryRun, repair == nil { throw ValidationError("--dry-run needs --repair.") }
             if dropUnreadableSnapshots, repair != .all {
@@ -99,8 +106,7 @@ extension QSnap {
 
         private func perform(_ output: FindingOutput, _ bar: ProgressBar) throws(QCOW2Error) -> Outcome {
             let writes = repair != nil && !dryRun
-            var suspect = try SuspectImage.open(
-                image, for: writes ? .writing : forceShare ? .readingWithoutLock : .reading)
+            var suspect = try open(for: writes ? .writing : forceShare ? .readingWithoutLock : .reading)
             var options = CheckOptions()
             options.decodesCompressedClusters = deep
             options.progress = { progress in
@@ -117,6 +123,14 @@ extension QSnap {
                 found: { output.add($0) },
                 remaining: { output.addRemaining($0) })
             return Outcome(check: report.after ?? report.before, repair: report)
+        }
+
+        private func open(for access: FileStorage.Access) throws(QCOW2Error) -> SuspectImage<FileStorage> {
+            do throws(QCOW2Error) {
+                return try SuspectImage.open(image, for: access, locks: noLock ? .ifAvailable : .forWriting)
+            } catch {
+                throw error.namingNoLock
+            }
         }
     }
 }

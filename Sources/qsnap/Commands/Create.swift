@@ -21,7 +21,7 @@ extension QSnap {
                 try image.createSnapshot(named: name ?? image.unusedName(from: date), date: date, options: writeOptions)
             }
             try options.report(
-                "Created snapshot '\(created.name)' with ID \(created.id) in '\(options.image)'.",
+                "Created snapshot '\(created.shortName)' with ID \(created.shortID) in '\(options.image)'.",
                 [("created", created.json)])
         }
     }
@@ -30,10 +30,10 @@ extension QSnap {
 extension Image where S: ~Copyable {
     /// A date in Unix time as a name, with a number behind it where a snapshot has that name already.
     func unusedName(from date: SnapshotDate) -> String {
-        let names = Set(snapshots.map(\.name))
+        let names = Set(snapshots.map(\.nameBytes))
         var name = String(date.seconds)
         var number = 1
-        while names.contains(name) {
+        while names.contains(Array(name.utf8)) {
             number += 1
             name = "\(date.seconds)-\(number)"
         }

@@ -46,7 +46,7 @@ extension QSnap {
                 try options.perform { writeOptions in _ = try image.deleteSnapshots(at: doomed, options: writeOptions) }
             }
             let deleted = doomed.map { existing[$0] }
-            let list = deleted.map { "'\($0.name)' (ID \($0.id))" }.joined(separator: ", ")
+            let list = deleted.map { "'\($0.shortName)' (ID \($0.shortID))" }.joined(separator: ", ")
             let sentence =
                 if deleted.isEmpty {
                     "No snapshot to delete in '\(options.image)'."

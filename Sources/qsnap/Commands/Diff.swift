@@ -40,6 +40,14 @@ extension QSnap {
                 """)
         var allowBacking = false
 
+        @Flag(
+            inversion: .prefixedNo,
+            help: """
+                With --export-rbd: wait until the new file is on stable storage. Without it, a power loss may leave an \
+                incomplete one.
+                """)
+        var sync = true
+
         private var from: DiskState? { full ? nil : state(states.first) }
         private var to: DiskState { state(full ? states.first : states.dropFirst().first) }
 
@@ -114,7 +122,7 @@ extension QSnap {
                 return
             }
             var exportOptions = ExportOptions()
-            exportOptions.flushes = true
+            exportOptions.flushes = sync
             exportOptions.progress = progress
             let difference = try reader.exportRBDDiff(
                 toFile: path, from: from, to: to, isExact: exact, options: exportOptions)

@@ -13,6 +13,9 @@ extension QSnap {
             discussion: """
                 Without SNAPSHOT, the active state. OUTPUT appears under its name when it is complete; until then it has \
                 another name in the same directory. Zeros become holes. With - the disk goes to standard output.
+
+                A file that is replaced keeps its owner and permissions. Never replaced are files that a program uses, \
+                the image itself, and what it names.
                 """)
 
         @OptionGroup var reading: DiskReadingOptions
@@ -35,8 +38,13 @@ extension QSnap {
         @Flag(help: "Replace files that are there already.")
         var force = false
 
-        @Flag(help: "Wait until everything is on stable storage.")
-        var sync = false
+        @Flag(help: "With --force: replace files even where the file system has no locks that say who uses them.")
+        var noLock = false
+
+        @Flag(
+            inversion: .prefixedNo,
+            help: "Wait until the new file is on stable storage. Without it, a power loss may leave an incomplete one.")
+        var sync = true
 
         private var output: String { words[words.count - 1] }
         private var snapshot: String? { words.count == 2 ? words[0] : nil }
@@ -53,7 +61,9 @@ extension QSnap {
             }
             guard vmState == nil || snapshot != nil else { throw ValidationError("--vm-state needs a snapshot.") }
             guard vmState != "-" else { throw ValidationError("The VM state can only go to a file.") }
-            guard vmState != output else { throw ValidationError("The disk and the VM state need different files.") }
+            guard vmState.map({ Array($0.utf8) }) != Array(output.utf8) else {
+                throw ValidationError("The disk and the VM state need different files.")
+            }
         }
 
         func run() throws {
@@ -65,9 +75,13 @@ extension QSnap {
             try reading.perform("there is no new file.") { progress in
                 var options = ExportOptions()
                 options.replacesExisting = force
+                options.locks = noLock ? .ifAvailable : .forWriting
                 options.flushes = sync
                 options.progress = progress
-                if let vmState { try view.exportVMState(to: vmState, options: options) }
+                if let vmState {
+                    try view.exportVMState(to: vmState, options: options)
+                    options.keptFiles = [vmState]
+                }
                 guard output != "-" else {
                     return try view.readAll(progress: progress) { (range, bytes) throws(QCOW2Error) in
                         try Console.write(bytes, or: range.upperBound.rawValue - range.lowerBound.rawValue)

@@ -63,8 +63,13 @@ extension QSnap {
             let isInFile = extent.kind == .data || extent.kind == .compressed || extent.kind == .zero
             return [
                 extent.start.description, "0x\(String(extent.byteCount, radix: 16))", extent.kind.rawValue,
-                extent.hostOffset?.description ?? "-", isInFile ? printable(view.fileNames[extent.depth]) : "-",
+                extent.hostOffset?.description ?? "-", isInFile ? file(view, extent.depth) : "-",
             ]
+        }
+
+        /// The path that the user gave, or one that an image names.
+        private func file(_ view: DiskView, _ depth: Int) -> String {
+            depth == 0 ? printable(view.fileNames[depth]) : cell(view.fileNames[depth].utf8)
         }
 
         private static func line(_ columns: [String]) -> String {

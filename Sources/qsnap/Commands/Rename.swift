@@ -25,7 +25,7 @@ extension QSnap {
                 try image.renameSnapshot(selector, to: newName, options: writeOptions)
             }
             try options.report(
-                "Renamed snapshot '\(old.name)' with ID \(old.id) to '\(renamed.name)' "
+                "Renamed snapshot '\(old.shortName)' with ID \(old.shortID) to '\(renamed.shortName)' "
                     + "in '\(options.image)'.",
                 [("renamed", renamed.json), ("old-name", .string(old.name))])
         }

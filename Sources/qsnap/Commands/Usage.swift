@@ -54,13 +54,13 @@ extension QSnap {
         private func text(_ usage: ImageUsage, _ snapshots: [Snapshot]) -> String {
             let rows = [["ID", "NAME"] + StateUsage.columnTitles, ["-", "(active)"] + usage.active.columns]
             let snapshotRows = zip(snapshots, usage.snapshots).map { snapshot, usage in
-                [printable(snapshot.id), printable(snapshot.name)] + usage.columns
+                [snapshot.shortID, snapshot.shortName] + usage.columns
             }
             return table(rows + snapshotRows) + "\n" + usage.file.text
         }
 
         private func sentence(_ freed: Int64, _ chosen: [Snapshot]) -> String {
-            let list = chosen.map { "'\(printable($0.name))' (ID \(printable($0.id)))" }.joined(separator: ", ")
+            let list = chosen.map { "'\($0.shortName)' (ID \($0.shortID))" }.joined(separator: ", ")
             let amount = freed < 0 ? "-\(size(freed.magnitude))" : size(freed.magnitude)
             return "\nDeleting \(list) would free \(amount) (\(freed) bytes).\n"
         }

@@ -42,7 +42,7 @@ struct DiskReadingOptions: ParsableArguments {
         } catch let error as QCOW2Error where error.code == .cancelled {
             throw Interruption.failure(sentence) ?? Failure(error, in: image)
         } catch let error as QCOW2Error {
-            throw Failure(error, in: image, hint: allowBacking ? nil : "--allow-backing allows it")
+            throw Failure(error.namingNoLock, in: image, hint: allowBacking ? nil : "--allow-backing allows it")
         }
     }
 }

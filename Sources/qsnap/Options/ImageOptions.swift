@@ -18,6 +18,12 @@ struct ImageOptions: ParsableArguments {
     @Flag(name: .shortAndLong, help: "Say on standard error how other programs are kept out of the image.")
     var verbose = false
 
+    @Flag(
+        help: """
+            Write even where the file system has no locks: nothing then keeps a virtual machine from writing, too.
+            """)
+    var noLock = false
+
     @Option(
         help: ArgumentHelp(
             "About how much memory to count references in, such as 256M; 72M unless given.", valueName: "size"),
@@ -27,7 +33,7 @@ struct ImageOptions: ParsableArguments {
     func openForWriting() throws -> Image<FileStorage> { try open(for: .writing) }
 
     func open(for access: FileStorage.Access) throws -> Image<FileStorage> {
-        let opened = try Image.open(image, for: access)
+        let opened = try Image.open(image, for: access, noLock: noLock)
         if verbose { opened.reportLocking(image) }
         return opened
     }
@@ -60,6 +66,29 @@ struct ImageOptions: ParsableArguments {
         let text = json ? JSON.object([("image", .string(image))] + members).text() : printable(sentence)
         try Console.write(text + "\n", after: sentence)
         if let failure = Interruption.failure("but it was done already.") { throw failure }
+    }
+}
+
+extension Image where S == FileStorage {
+    /// Opens an image file; the refusal to write without locks names the option that allows it.
+    fileprivate static func open(
+        _ path: String, for access: FileStorage.Access, noLock: Bool
+    ) throws(QCOW2Error) -> Image<FileStorage> {
+        do throws(QCOW2Error) {
+            return try open(path, for: access, locks: noLock ? .ifAvailable : .forWriting)
+        } catch {
+            throw error.namingNoLock
+        }
+    }
+}
+
+extension QCOW2Error {
+    /// The error, with the option that allows to go on where there are no locks.
+    var namingNoLock: Self {
+        guard code == .locksUnavailable else { return self }
+        var error = self
+        error.message = "\(message.dropLast()); --no-lock goes on all the same."
+        return error
     }
 }
 

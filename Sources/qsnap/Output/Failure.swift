@@ -16,13 +16,13 @@ struct Failure: Error {
     init(_ error: QCOW2Error, in path: String?, hint: String? = nil) {
         var text = error.description
         if error.code == .backingFileNotAllowed, let hint { text = "\(text.dropLast()); \(hint)." }
-        message = if let path, !text.contains("'\(path)'") { "'\(path)': \(text)" } else { text }
+        message = if let path, !text.utf8.contains("'\(path)'".utf8) { "'\(path)': \(text)" } else { text }
         status =
             switch error.code {
             case .corrupt, .needsRepair: 2
             case .noSuchSnapshot, .ambiguousSnapshot: 4
             case .inUse: 5
-            case .unsupported, .activeBitmaps, .limitExceeded, .backingFileNotAllowed: 6
+            case .unsupported, .activeBitmaps, .limitExceeded, .backingFileNotAllowed, .locksUnavailable: 6
             case .notQCOW2: 7
             case .invalidName: 64
             default: 1

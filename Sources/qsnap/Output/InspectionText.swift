@@ -13,12 +13,12 @@ extension Inspection {
         for kind in FeatureBit.Kind.allCases {
             let bits = features.filter { $0.kind == kind }
             guard !bits.isEmpty else { continue }
-            let names = bits.map { "\(printable($0.name ?? "bit \($0.bit)"))\($0.isKnown ? "" : " (unknown)")" }
+            let names = bits.map { "\(cell(($0.name ?? "bit \($0.bit)").utf8))\($0.isKnown ? "" : " (unknown)")" }
             lines.append("\(kind.rawValue.capitalizedASCII) features: \(names.joined(separator: ", "))")
         }
         if let backingFile {
-            let format = backingFile.format.map { printable($0) } ?? "not given"
-            lines.append("Backing file: \(printable(backingFile.name)) (format: \(format))")
+            let format = backingFile.format.map { cell($0.utf8) } ?? "not given"
+            lines.append("Backing file: \(cell(backingFile.nameBytes)) (format: \(format))")
         }
         if let clusters {
             let cut = clusters.isCut ? "; the search was cut" : ""
@@ -102,7 +102,7 @@ extension AnnotatedField {
     /// What the bytes say: a text or a number.
     fileprivate var valueText: String {
         if ["id", "name", "backing file name", "bitmap name"].contains(name) {
-            return " = '\(printable(String(decoding: bytes.prefix(255), as: UTF8.self)))'"
+            return " = '\(cell(bytes))'"
         }
         return value.map { " = \($0)" } ?? ""
     }

@@ -34,11 +34,16 @@ extension Snapshot {
         return .object(members + more.filter { !known.contains($0.0) })
     }
 
+    /// The ID as a person sees it.
+    var shortID: String { cell(idBytes) }
+    /// The name as a person sees it.
+    var shortName: String { cell(nameBytes) }
+
     static let columnTitles = ["ID", "NAME", "DATE", "VM SIZE", "VM CLOCK", "DISK SIZE"]
 
     var columns: [String] {
         [
-            printable(id), printable(name), date.localText, vmStateSize == 0 ? "-" : size(vmStateSize),
+            shortID, shortName, date.localText, vmStateSize == 0 ? "-" : size(vmStateSize),
             vmClock == 0 ? "-" : clock(vmClock), size(diskSize),
         ]
     }
@@ -55,18 +60,11 @@ func table(_ rows: [[String]]) -> String {
     }.joined()
 }
 
-/// Text from an image on one line of a terminal: control characters are escaped.
-func printable(_ text: String) -> String {
-    var result = ""
-    for scalar in text.unicodeScalars {
-        if scalar.properties.generalCategory == .control {
-            result += "\\u{\(String(scalar.value, radix: 16))}"
-        } else {
-            result.unicodeScalars.append(scalar)
-        }
-    }
-    return result
-}
+/// Text on one line of a terminal, whole: what can't be seen as itself is escaped.
+func printable(_ text: String) -> String { EscapedText.oneLine(text.utf8) }
+
+/// Text from an image in a cell of a table or a part of a message: escaped, and of bounded width.
+func cell(_ bytes: some Collection<UInt8>) -> String { EscapedText.oneLine(bytes, columns: EscapedText.columnLimit) }
 
 /// A number of bytes with a binary unit and at most one decimal, rounded down.
 func size(_ byteCount: UInt64) -> String {

@@ -5,7 +5,7 @@ import QCOW2
 
 /// Disks, one behind the other, on their way into a new one.
 struct Conversion {
-    private let views: [DiskView]
+    let views: [DiskView]
     private let keepsTarget: Bool
     private let skipsZeros: Bool
     private let meter: PercentMeter
@@ -100,7 +100,7 @@ extension Conversion {
             throw Refusal("convert -c isn't supported by qsnap with several sources, or options but compression_type")
         }
         // Finds out whether the file may be written over, as without compression.
-        _ = try QemuImg.createImage(new, at: target, saying: prefix).close()
+        _ = try QemuImg.createImage(new, at: target, saying: prefix, reading: views).close()
         let path = try Source(target, hasOptions: false, sharesByForce: false).path
         var options = ExportOptions()
         options.format = .qcow2(compression: new.compressionType)

@@ -110,7 +110,8 @@ extension QemuImg {
     ) throws(Refusal) {
         if options.compresses { throw Refusal("Compression not supported for this file format") }
         if !options.lists.isEmpty { throw Refusal("convert -o isn't supported by qsnap for raw files") }
-        var file = try RawTarget(target, isNew: !options.keepsTarget, byteCount: conversion.byteCount)
+        var file = try RawTarget(
+            target, isNew: !options.keepsTarget, byteCount: conversion.byteCount, reading: conversion.views)
         try conversion.run(to: &file)
     }
 
@@ -122,6 +123,7 @@ extension QemuImg {
             let source = try Source(
                 target, format: Array("qcow2".utf8), hasOptions: false, sharesByForce: false)
             guard case .qcow2(let image) = try source.open(forWriting: true) else { return }
+            do throws(QCOW2Error) { try source.checkIsNot(in: conversion.views) } catch { throw source.opening(error) }
             var existing = ImageTarget(image)
             return try conversion.run(to: &existing)
         }
@@ -140,7 +142,7 @@ extension QemuImg {
         let prefix = target + Array(": error while converting qcow2".utf8)
         let new = try list.newImage(prefix)
         if options.compresses { return try conversion.compress(to: target, as: new, saying: prefix) }
-        var image = ImageTarget(try createImage(new, at: target, saying: prefix))
+        var image = ImageTarget(try createImage(new, at: target, saying: prefix, reading: conversion.views))
         try conversion.run(to: &image)
     }
 

@@ -19,9 +19,10 @@ protocol ConvertTarget: ~Copyable {
 struct RawTarget: ConvertTarget, ~Copyable {
     private var file: FileStorage
 
-    /// Opens the file, or creates it at its size; an old one is written over.
-    init(_ word: [UInt8], isNew: Bool, byteCount: UInt64) throws(Refusal) {
-        var opened = try Self.open(try Source(word, hasOptions: false, sharesByForce: false), isNew: isNew)
+    /// Opens the file, or creates it at its size; an old one is written over, unless it belongs to what is read.
+    init(_ word: [UInt8], isNew: Bool, byteCount: UInt64, reading views: [DiskView]) throws(Refusal) {
+        var opened = try Self.open(
+            try Source(word, hasOptions: false, sharesByForce: false), isNew: isNew, reading: views)
         do throws(QCOW2Error) {
             if isNew { try opened.truncate(toByteCount: byteCount) }
         } catch {
@@ -50,7 +51,9 @@ struct RawTarget: ConvertTarget, ~Copyable {
 
     mutating func finish() throws(QCOW2Error) { try file.flush() }
 
-    private static func open(_ source: Source, isNew: Bool) throws(Refusal) -> FileStorage {
+    private static func open(
+        _ source: Source, isNew: Bool, reading views: [DiskView]
+    ) throws(Refusal) -> FileStorage {
         func opened() throws(QCOW2Error) -> FileStorage {
             if isNew {
                 do throws(QCOW2Error) {
@@ -60,6 +63,7 @@ struct RawTarget: ConvertTarget, ~Copyable {
                 }
             }
             var file = try FileStorage(path: source.path, for: .writing)
+            try source.checkIsNot(in: views)
             if isNew { try file.truncate(toByteCount: 0) }
             return file
         }
@@ -70,11 +74,24 @@ struct RawTarget: ConvertTarget, ~Copyable {
             let opening = source.opening(error)
             let prefix = Array("qemu-img: Could not open '".utf8) + source.word + Array("': ".utf8)
             var reason = Array(opening.lines[0].bytes.dropFirst(prefix.count).dropLast())
-            if error.cause is SystemError {
+            if error.code == .locksUnavailable {
+                reason = Array("Failed to lock byte 101: \(error.systemReason)".utf8)
+            } else if error.code == .fileExists {
+                reason = Array("\(error)".utf8)
+            } else if error.cause is SystemError {
                 reason = Array("Could not create '\(source.path)': \(error.systemReason)".utf8)
             }
             throw Refusal(
                 "\(source.word): error while converting raw: \(reason)", then: Array(opening.lines.dropFirst()))
+        }
+    }
+}
+
+extension Source {
+    /// Refuses to write into a file that disks are read from, which locks don't prevent where there are none.
+    func checkIsNot(in views: [DiskView]) throws(QCOW2Error) {
+        for case let name? in views.map({ $0.file(at: path) }) {
+            throw QCOW2Error(.fileExists, "'\(path)' is the file '\(name)', which belongs to what is being read")
         }
     }
 }

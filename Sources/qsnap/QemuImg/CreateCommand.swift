@@ -63,7 +63,7 @@ extension QemuImg {
         _ name: String, _ format: String?, of file: [UInt8], _ version: QemuVersion
     ) throws(Refusal) -> UInt64 {
         let folder = file.lastIndex(of: UInt8(ascii: "/")).map { Array(file[...$0]) } ?? []
-        let path = name.hasPrefix("/") ? Array(name.utf8) : folder + Array(name.utf8)
+        let path = name.utf8.first == UInt8(ascii: "/") ? Array(name.utf8) : folder + Array(name.utf8)
         let source = try Source(
             path, format: format.map { Array($0.utf8) }, hasOptions: false, sharesByForce: false)
         let description: ImageDescription
@@ -91,13 +91,17 @@ extension QemuImg {
     ///   - new: What the image is to be.
     ///   - file: The word that names it.
     ///   - prefix: What complaints begin with.
+    ///   - views: Disks whose files must not be written over.
     /// - Returns: The open image.
     /// - Throws: ``Refusal``.
     static func createImage(
-        _ new: NewImage, at file: [UInt8], saying prefix: [UInt8]
+        _ new: NewImage, at file: [UInt8], saying prefix: [UInt8], reading views: [DiskView] = []
     ) throws(Refusal) -> Image<FileStorage> {
         let source = try Source(file, hasOptions: false, sharesByForce: false)
         func refusal(_ error: QCOW2Error) -> Refusal {
+            if error.code == .locksUnavailable {
+                return Refusal("\(prefix): Failed to lock byte 101: \(error.systemReason)")
+            }
             let opening = source.opening(error)
             let start = Array("qemu-img: Could not open '".utf8) + file + Array("': ".utf8)
             guard error.code == .inUse, opening.lines[0].bytes.starts(with: start) else {
@@ -114,6 +118,7 @@ extension QemuImg {
             guard (error.cause as? SystemError)?.isExistingFile == true else { throw refusal(error) }
             do throws(QCOW2Error) {
                 var storage = try FileStorage(path: source.path, for: .writing)
+                try source.checkIsNot(in: views)
                 try storage.truncate(toByteCount: 0)
                 return try Image.create(new, in: storage)
             } catch {

@@ -30,8 +30,8 @@ struct CreateOptions {
     mutating func add(_ text: String, saying prefix: ByteText) throws(Refusal) {
         func refusal(_ reason: String) -> Refusal { Refusal("\(prefix)\(reason)") }
         for item in Source.commaSeparated(text) where !item.isEmpty {
-            let key = String(item.prefix { $0 != "=" })
-            let value = key.count < item.count ? String(item.dropFirst(key.count + 1)) : "on"
+            let (key, given) = Source.keyAndValue(item)
+            let value = given ?? "on"
             guard Self.order.contains(key) || key.hasPrefix("encrypt.") else {
                 throw refusal("Invalid parameter '\(key)'")
             }
@@ -72,8 +72,8 @@ struct CreateOptions {
         var text = ByteText()
         for key in Self.order {
             if let value = all[key] {
-                text +=
-                    " \(key)=\(value.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,"))"
+                let parts = value.utf8.split(separator: UInt8(ascii: ","), omittingEmptySubsequences: false)
+                text += " \(key)=\(Array(parts.joined(separator: Array(",,".utf8))))"
             }
         }
         return text

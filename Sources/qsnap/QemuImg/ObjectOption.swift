@@ -10,13 +10,13 @@ func checkObject(_ text: [UInt8]) throws(Refusal) {
     var type: String?
     var options: [String: String] = [:]
     for (index, item) in Source.commaSeparated(String(decoding: text, as: UTF8.self)).enumerated() where !item.isEmpty {
-        let key = String(item.prefix { $0 != "=" })
-        guard key.utf8.count < item.utf8.count else {
+        let (key, value) = Source.keyAndValue(item)
+        guard let value else {
             guard index == 0 else { throw Refusal("Expected '=' after parameter '\(item)'") }
             type = item
             continue
         }
-        options[key] = String(item.dropFirst(key.count + 1))
+        options[key] = value
     }
     guard let type = type ?? options.removeValue(forKey: "qom-type") else {
         throw Refusal("Parameter 'qom-type' is missing")

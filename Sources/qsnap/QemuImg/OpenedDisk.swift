@@ -74,7 +74,7 @@ extension Source {
             isWriting ? .writing : sharesByForce == true || !takesLocks ? .readingWithoutLock : .reading
         let storage: FileStorage
         do throws(QCOW2Error) {
-            storage = try FileStorage(path: path, for: access)
+            storage = try FileStorage(path: path, for: access, locks: takesLocks ? .forWriting : .ifAvailable)
         } catch {
             throw opening(error)
         }
@@ -165,7 +165,8 @@ extension Source {
             return refusal(
                 "Failed to get \(kind)\"\(name)\" lock", then: ["Is another process using the image [\(path)]?\n"])
         }
-        if error.code == .inUse { return refusal("\(error.description)") }
+        if error.code == .inUse || error.code == .fileExists { return refusal("\(error.description)") }
+        if error.code == .locksUnavailable { return refusal("Failed to lock byte 100: \(error.systemReason)") }
         guard error.cause != nil else { return refusal("'file' driver requires '\(path)' to be a regular file") }
         return refusal("Could not open '\(path)': \(error.systemReason)")
     }

@@ -90,7 +90,7 @@ indirect enum ParsedJSON {
                 let key = try string()
                 try expect(":", "missing : in object pair")
                 let value = try value(depth: depth + 1)
-                guard !members.contains(where: { $0.key == key }) else {
+                guard !members.contains(where: { $0.key.utf8.elementsEqual(key.utf8) }) else {
                     throw Failure(message: "JSON parse error, duplicate key")
                 }
                 members.append((key, value))

@@ -38,8 +38,8 @@ struct Source {
         guard name.utf8.elementsEqual(word) else { throw refusal("the name isn't UTF-8, which isn't supported") }
         if hasOptions {
             try take(Self.options(in: name))
-        } else if name.hasPrefix("json:") {
-            try takeJSON(String(name.dropFirst(5)))
+        } else if name.utf8.starts(with: "json:".utf8) {
+            try takeJSON(String(name.unicodeScalars.dropFirst(5)))
         } else {
             path = try plainPath(name)
             if path.isEmpty { problem = "The 'file' block driver requires a file name" }
@@ -58,15 +58,18 @@ struct Source {
 
     /// The path that a plain name means: what precedes a colon in front of the first slash is a protocol.
     private func plainPath(_ name: String) throws(Refusal) -> String {
-        var path = name
-        if let colon = name.firstIndex(of: ":"), !name[..<colon].contains("/") {
-            let scheme = name[..<colon]
-            guard scheme == "file" else { throw refusal("Unknown protocol '\(scheme)'") }
-            path = String(name[colon...].dropFirst())
-            // Where a colon could be taken for a protocol again, the path is shown as one in the current folder.
-            if let second = path.firstIndex(of: ":"), !path[..<second].contains("/") { path = "./" + path }
-        }
-        return path
+        guard let scheme = Self.scheme(of: name) else { return name }
+        guard scheme == "file" else { throw refusal("Unknown protocol '\(scheme)'") }
+        let path = String(name.unicodeScalars.dropFirst(scheme.unicodeScalars.count + 1))
+        // Where a colon could be taken for a protocol again, the path is shown as one in the current folder.
+        return Self.scheme(of: path) == nil ? path : "./" + path
+    }
+
+    /// What precedes a colon in front of the first slash.
+    private static func scheme(of name: String) -> String? {
+        let start = name.unicodeScalars.prefix { $0 != ":" && $0 != "/" }
+        guard start.endIndex < name.endIndex, name.unicodeScalars[start.endIndex] == ":" else { return nil }
+        return String(start)
     }
 
     private mutating func takeJSON(_ text: String) throws(Refusal) {
@@ -84,12 +87,18 @@ struct Source {
     static func options(in text: String) -> [String: String] {
         var result: [String: String] = [:]
         for item in commaSeparated(text) where !item.isEmpty {
-            let key = item.prefix { $0 != "=" }
-            let hasValue = key.endIndex < item.endIndex
+            let (key, value) = keyAndValue(item)
             // The word alone is a name of a block device.
-            result[hasValue ? String(key) : ""] = String(hasValue ? item[key.endIndex...].dropFirst() : key)
+            result[value == nil ? "" : key] = value ?? key
         }
         return result
+    }
+
+    /// Splits at the first equals sign, if there is one, whatever follows it.
+    static func keyAndValue(_ item: String) -> (key: String, value: String?) {
+        let key = item.unicodeScalars.prefix { $0 != "=" }
+        guard key.endIndex < item.endIndex else { return (item, nil) }
+        return (String(key), String(item.unicodeScalars[key.endIndex...].dropFirst()))
     }
 
     /// Splits at commas; two in a row are one of the text.

@@ -150,9 +150,67 @@ import Testing
             try? FileManager.default.createSymbolicLink(atPath: name, withDestinationPath: secret)
             return isAllowed
         }
-        guard isLink else { return try expectClosed(path, policy, .inputOutput, "'inside.raw'") }
+        guard isLink else { return try expectClosed(path, policy, .backingFileNotAllowed, "'inside.raw'") }
         let disk = try view(path, policy).read(Self.raw.count, at: GuestOffset(0))
         #expect(disk == BackedImage.content(above: Self.raw))
+    }
+
+    @Test(
+        "A folder that becomes a link after the file in it was allowed leads nowhere",
+        arguments: ["images", "images/deep"], ["raw", "qcow2"])
+    func changedFolder(_ swapped: String, _ format: String) throws {
+        let folder = try TemporaryFolder()
+        for place in ["images/deep", "secret/deep", "secret"] {
+            let mark: UInt8 = place.hasPrefix("secret") ? 0x5E : 0x11
+            let bytes =
+                format == "raw"
+                ? [UInt8](repeating: mark, count: Self.raw.count)
+                : BackedImage.bytes(named: nil, format: nil, dataClusterCount: 20, mark: mark)
+            try folder.write(bytes, to: "\(place)/inside")
+        }
+        let bytes = BackedImage.bytes(named: "inside", format: format)
+        let path = try folder.write(bytes, to: "images/deep/disk.qcow2")
+        for makeAllowed in [{ $0.isInDirectoryOfImage }, { _ in true }] as [@Sendable (BackingFileRequest) -> Bool] {
+            let policy = BackingFilePolicy { request in
+                let isAllowed = makeAllowed(request)
+                try? FileManager.default.moveItem(atPath: folder.file(swapped), toPath: folder.file("away"))
+                try? FileManager.default.createSymbolicLink(
+                    atPath: folder.file(swapped), withDestinationPath: folder.file("secret"))
+                return isAllowed
+            }
+            try expectClosed(path, policy, .backingFileNotAllowed, "'inside'", "symbolic link")
+            try FileManager.default.removeItem(atPath: folder.file(swapped))
+            try FileManager.default.moveItem(atPath: folder.file("away"), toPath: folder.file(swapped))
+        }
+    }
+
+    @Test("What is beside an image is what is where the open one lies", arguments: [true, false])
+    func movedImage(_ hasTwin: Bool) throws {
+        let folder = try TemporaryFolder()
+        try folder.write([UInt8](repeating: 0x5E, count: Self.raw.count), to: "secret/inside.raw")
+        let outside = try folder.write(Self.raw, to: "outside.raw")
+        try folder.write(Self.raw, to: "images/inside.raw")
+        for name in ["inside.raw", outside] {
+            let bytes = BackedImage.bytes(named: name, format: "raw")
+            let path = try folder.write(bytes, to: "images/disk.qcow2")
+            if hasTwin { try folder.write(bytes, to: "secret/disk.qcow2") }
+            let image = try Image.open(path, for: .reading)
+            try FileManager.default.moveItem(atPath: folder.file("images"), toPath: folder.file("away"))
+            try FileManager.default.createSymbolicLink(
+                atPath: folder.file("images"), withDestinationPath: folder.file("secret"))
+            let reader = try ImageReader(image, backing: name == outside ? .anyFile : .sameDirectory)
+            if name == outside {
+                let disk = try reader.view().read(Self.raw.count, at: GuestOffset(0))
+                #expect(disk == BackedImage.content(above: Self.raw))
+            } else {
+                let error = #expect(throws: QCOW2Error.self) {
+                    try reader.view().read(Self.unit, at: GuestOffset(UInt64(2 * Self.unit)))
+                }
+                #expect(error?.code == .backingFileNotAllowed && error?.message.contains("another file by now") == true)
+            }
+            try FileManager.default.removeItem(atPath: folder.file("images"))
+            try FileManager.default.moveItem(atPath: folder.file("away"), toPath: folder.file("images"))
+        }
     }
 
     @Test(

@@ -53,6 +53,37 @@ import Testing
         #expect(try reader.view(ofSnapshotAt: 0).virtualSize == UInt64(Self.unitCount * unit))
     }
 
+    @Test("More than there is, or than memory holds, is an error and not the end of the process")
+    func tooMuch() throws {
+        let reader = try reader("v3-512")
+        let view = try reader.view()
+        for count in [1 << 50, Int.max, 1 << 31] {
+            for offset in [0, 512, UInt64(Int.max), UInt64.max] {
+                for state in [DiskState.active, .snapshot(.name("first"))] {
+                    let error = #expect(throws: QCOW2Error.self) {
+                        _ = try reader.image.read(count, at: GuestOffset(offset), of: state)
+                    }
+                    #expect(error?.code == .outsideDisk)
+                }
+                let error = #expect(throws: QCOW2Error.self) { _ = try view.read(count, at: GuestOffset(offset)) }
+                #expect(error?.code == .outsideDisk)
+            }
+        }
+        let negative = #expect(throws: QCOW2Error.self) { _ = try reader.image.read(-1, at: GuestOffset(0)) }
+        #expect(negative?.code == .outsideDisk)
+        // A disk that has them all.
+        let huge = try ImageReader(Image.create(NewImage(virtualSize: 1 << 50), in: InMemoryStorage([])))
+        for count in [1 << 50, (1 << 31) + 1] {
+            for body in [
+                { _ = try huge.image.read(count, at: GuestOffset(0)) },
+                { _ = try huge.view().read(count, at: GuestOffset(0)) },
+            ] {
+                let error = #expect(throws: QCOW2Error.self) { try body() }
+                #expect(error?.code == .limitExceeded)
+            }
+        }
+    }
+
     @Test("Extents cover the disk without a gap, and say what each part reads as", arguments: names)
     func extents(_ name: String) throws {
         let reader = try reader(name)

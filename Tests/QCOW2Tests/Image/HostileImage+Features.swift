@@ -106,18 +106,18 @@ extension HostileImage {
             $0.set(8, 4, at: 116)
         },
         HostileImage(
-            "an encryption header in the image's header", refused: .create, at: 112, naming: "encryption header",
+            "an encryption header in the image's header", at: 112, naming: "encryption header",
             luks(0, 512)),
         HostileImage(
-            "an unaligned encryption header", refused: .create, at: 112, naming: "encryption header", luks(0x2001, 512)),
+            "an unaligned encryption header", at: 112, naming: "encryption header", luks(0x2001, 512)),
         HostileImage(
-            "an encryption header past the end", refused: .create, at: 112, naming: "encryption header",
+            "an encryption header past the end", at: 112, naming: "encryption header",
             luks(1 << 40, 512)),
         HostileImage(
-            "an encryption header of 2^64 - 1 bytes", refused: .create, at: 112, naming: "encryption header",
+            "an encryption header of 2^64 - 1 bytes", at: 112, naming: "encryption header",
             luks(0x2000, .max)),
         HostileImage(
-            "an encryption header over the L1 table", refused: .create, at: 0x600, naming: "encryption header",
+            "an encryption header over the L1 table", at: 0x600, naming: "LUKS header",
             luks(0x600, 512)),
         HostileImage("encrypted data", refused: .read, .unsupported, at: nil, naming: "encrypted") {
             $0.set(1, 4, at: 32)

@@ -50,9 +50,10 @@ import Testing
         let storage = InMemoryStorage(specimen.bytes)
         let state = try ImageState(OpenedImage(reading: storage), reading: storage)
         let (uses, activeTree) = use(state.treeCount)
-        let tables = try L2Tables(of: state, treeUses: uses, activeTree: activeTree, reading: storage)
-        var counting = ReferenceCount<Lane>(state, tables, budget: 1 << 20)
         var work = WorkMeter(nil)
+        let parts = state.l1Parts(uses: uses, activeTree: activeTree)
+        let tables = try state.l2Tables(parts, reading: storage, &work)
+        var counting = ReferenceCount<Lane>(state, tables, budget: 1 << 20)
         guard try counting.count(reading: storage, &work) else { return nil }
         return Outcome(
             flags: Dictionary(counting.flags.changes.map { ($0.table, $0.flags) }) { first, _ in first },

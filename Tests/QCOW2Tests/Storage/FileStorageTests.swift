@@ -27,34 +27,79 @@ import Testing
         #expect(try file.byteCount() == 4096)
     }
 
+    /// How a file is kept from others where calls for locking fail.
+    private func locking(
+        _ path: String, _ access: FileStorage.Access, _ locks: Int32?, _ wholeLocks: Int32? = nil,
+        _ requirement: FileStorage.LockRequirement = .forWriting
+    ) throws -> FileStorage.Locking {
+        let calls = FaultyCalls()
+        calls.script.state.withLock { ($0.locks, $0.wholeLocks) = (locks, wholeLocks) }
+        return try SystemFile(path: path, for: access, locks: requirement, calls: calls).locking
+    }
+
+    static let noLocks = [EINVAL, ENOLCK, ENOSYS, EOPNOTSUPP, ENOTSUP]
+
     @Test("Without locks on bytes an advisory one is taken, and keeps others of ours out")
     func advisory() throws {
         let folder = try makeFile()
         let path = folder.file("bytes")
-        func open(_ access: FileStorage.Access, _ locks: Int32?, _ wholeLocks: Int32? = nil) throws
-            -> FileStorage.Locking
-        {
-            let calls = FaultyCalls()
-            calls.script.state.withLock { ($0.locks, $0.wholeLocks) = (locks, wholeLocks) }
-            return try SystemFile(path: path, for: access, calls: calls).locking
-        }
         #if os(Linux)
-            #expect(try open(.writing, nil) == .byteRanges)
-            #expect(try open(.reading, nil) == .byteRanges)
+            #expect(try locking(path, .writing, nil) == .byteRanges)
+            #expect(try locking(path, .reading, nil) == .byteRanges)
         #endif
-        #expect(try open(.readingWithoutLock, nil) == .none)
-        for number in [EINVAL, ENOLCK, ENOSYS, EOPNOTSUPP] {
-            #expect(try open(.writing, number) == .advisory)
-            #expect(try open(.reading, number) == .advisory)
-            #expect(try open(.writing, number, ENOLCK) == .unavailable)
+        #expect(try locking(path, .readingWithoutLock, nil) == .none)
+        for number in Self.noLocks {
+            #expect(try locking(path, .writing, number, nil, .ifAvailable) == .advisory)
+            #expect(try locking(path, .reading, number) == .advisory)
+            #expect(try locking(path, .writing, number, number, .ifAvailable) == .unavailable)
+            #expect(try locking(path, .reading, number, number) == .unavailable)
         }
         let calls = FaultyCalls()
         calls.script.state.withLock { $0.locks = EINVAL }
         let reader = try SystemFile(path: path, for: .reading, calls: calls)
-        #expect(try open(.reading, EINVAL) == .advisory)
-        let error = #expect(throws: QCOW2Error.self) { try open(.writing, EINVAL) }
+        #expect(try locking(path, .reading, EINVAL) == .advisory)
+        let error = #expect(throws: QCOW2Error.self) { try locking(path, .writing, EINVAL, nil, .ifAvailable) }
         #expect(error?.code == .inUse)
         #expect(reader.locking == .advisory)
+    }
+
+    #if os(Linux)
+        @Test("Without locks that QEMU sees no file is written, and a new one is removed", arguments: noLocks)
+        func required(_ number: Int32) throws {
+            let folder = try makeFile()
+            let path = folder.file("bytes")
+            for wholeLocks in [nil, number] {
+                let error = #expect(throws: QCOW2Error.self) { try locking(path, .writing, number, wholeLocks) }
+                #expect(error?.code == .locksUnavailable && (error?.cause as? SystemError)?.number == number)
+                #expect(error?.message.contains("'\(path)' can't be locked") == true)
+            }
+            let calls = FaultyCalls()
+            calls.script.state.withLock { $0.locks = number }
+            let error = #expect(throws: QCOW2Error.self) {
+                _ = try SystemFile(path: folder.file("new"), for: .writing, isNew: true, calls: calls)
+            }
+            #expect(error?.code == .locksUnavailable)
+            #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["bytes"])
+        }
+    #endif
+
+    @Test("A lock that fails is an error, whoever asks for it, and neither 'in use' nor 'no locks'")
+    func failing() throws {
+        let folder = try makeFile()
+        let path = folder.file("bytes")
+        for number in [EIO, EACCES, EDEADLK, ENOMEM] {
+            for access in [FileStorage.Access.reading, .writing] {
+                for requirement in [FileStorage.LockRequirement.forWriting, .ifAvailable] {
+                    for (locks, wholeLocks) in [(number, nil), (ENOLCK, number)] as [(Int32, Int32?)] {
+                        let error = #expect(throws: QCOW2Error.self) {
+                            try locking(path, access, locks, wholeLocks, requirement)
+                        }
+                        #expect(error?.code == .inputOutput && (error?.cause as? SystemError)?.number == number)
+                        #expect(error?.message.hasPrefix("Locking '\(path)' failed") == true)
+                    }
+                }
+            }
+        }
     }
 
     @Test("Locks end with the value, and a new one may follow at once")

@@ -11,6 +11,8 @@ struct FaultyCalls: FileCalls {
     /// What a call does.
     enum Kind: String, CaseIterable {
         case status, read, write, flush, truncate, punch
+        // Of files that appear under a name when they are complete.
+        case link, rename, flushFolder
 
         /// How an error of the library names it.
         var words: String {
@@ -21,6 +23,8 @@ struct FaultyCalls: FileCalls {
             case .flush: "Flushing"
             case .truncate: "Changing the length of"
             case .punch: "Punching a hole into"
+            case .link, .rename: "Naming"
+            case .flushFolder: "Flushing the folder of"
             }
         }
     }
@@ -103,6 +107,12 @@ struct FaultyCalls: FileCalls {
         return descriptor
     }
 
+    func openFollowingNoLinks(_ path: String, _ flags: Int32) -> Int32 {
+        let descriptor = kernel.openFollowingNoLinks(path, flags)
+        script.state.withLock { $0.descriptors.append(descriptor) }
+        return descriptor
+    }
+
     func close(_ descriptor: Int32) -> Int32 { kernel.close(descriptor) }
 
     func status(_ descriptor: Int32, _ status: inout stat) -> Int32 {
@@ -131,6 +141,18 @@ struct FaultyCalls: FileCalls {
 
     func flush(_ descriptor: Int32) -> Int32 {
         script.fault(Call(kind: .flush)).flatMap { failure($0) } ?? kernel.flush(descriptor)
+    }
+
+    func flushFolder(_ descriptor: Int32) -> Int32 {
+        script.fault(Call(kind: .flushFolder)).flatMap { failure($0) } ?? kernel.flushFolder(descriptor)
+    }
+
+    func link(_ path: String, _ newPath: String) -> Int32 {
+        script.fault(Call(kind: .link)).flatMap { failure($0) } ?? kernel.link(path, newPath)
+    }
+
+    func rename(_ path: String, _ newPath: String) -> Int32 {
+        script.fault(Call(kind: .rename)).flatMap { failure($0) } ?? kernel.rename(path, newPath)
     }
 
     func truncate(_ descriptor: Int32, _ length: off_t) -> Int32 {

@@ -42,10 +42,10 @@ extension BlockSurvey {
     static func verified<S: Storage & ~Copyable>(
         _ state: ImageState, reading storage: borrowing S, budget: Int
     ) throws(QCOW2Error) -> BlockSurvey {
-        let proposal = Proposal(keeping: state)
-        let tables = try L2Tables(
-            of: state, treeUses: proposal.treeUses(of: state.treeCount), activeTree: proposal.activeTree,
-            reading: storage)
+        var work = WorkMeter(nil)
+        let uses = [UInt32](repeating: 1, count: state.treeCount)
+        let parts = state.l1Parts(uses: uses, activeTree: ImageState.activeTree)
+        let tables = try state.l2Tables(parts, reading: storage, &work)
         if let blocks = try count(state, tables, storage, budget, UInt16.self) { return blocks }
         if let blocks = try count(state, tables, storage, budget, UInt32.self) { return blocks }
         if let blocks = try count(state, tables, storage, budget, UInt64.self) { return blocks }

@@ -22,8 +22,8 @@ extension WriteSession {
         }
         next.hasUnflushedData = false
         let update = MetadataUpdate(
-            oldFileByteCount: fileByteCount, tables: written, l2Tables: L2Tables(), flagChanges: [], refcounts: nil,
-            header: header, entries: opened.entries, snapshotTableByteCount: opened.snapshotTableByteCount)
+            oldFileByteCount: fileByteCount, tables: written, refcounts: nil, header: header,
+            entries: opened.entries, snapshotTableByteCount: opened.snapshotTableByteCount)
         return (update, next)
     }
 

@@ -23,6 +23,9 @@ struct CheckWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
     private static var weightLimit: UInt64 { 1 << UInt64(Lane.bitWidth - 3) }
 
     /// A window over nothing but unused clusters.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
     init(_ range: Range<UInt64>) {
         self.range = range
         lanes = [Lane](repeating: 0, count: Int(range.count))
@@ -173,6 +176,29 @@ struct CheckWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
         var mismatch: Lane = 0
         for run in runs { mismatch |= addData(run, weight, flag: flag ? 1 : 0) }
         return mismatch != 0
+    }
+
+    /// Adds every L2 table itself.
+    ///
+    /// - Returns: Whether all weights fit into a lane.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
+    mutating func addTables(_ sweep: ReferenceSweep, onlyNew: Bool) -> Bool {
+        for index in 0..<sweep.tables.count {
+            let table = sweep.tables[index]
+            guard let weight = Self.weight(UInt64(onlyNew ? table.newWeight : table.oldWeight)) else { return false }
+            add(sweep.cluster(of: index), weight)
+        }
+        return !hasOverflowed
+    }
+
+    /// Adds single clusters, which are in ascending order.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
+    mutating func add(_ clusters: [UInt64], _ weight: Lane) {
+        for cluster in clusters.clusters(in: range) { add(ClusterRun(first: cluster, count: 1), weight) }
     }
 
     /// Compares neighbouring clusters' references with their stored refcounts.

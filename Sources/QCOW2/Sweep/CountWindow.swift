@@ -28,6 +28,9 @@ struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
     private static var referencesMask: Lane { lowHalf >> 1 }
 
     /// A window with room for `capacity` clusters, at most.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
     init(capacity: Int) {
         range = 0..<0
         lanes = [Lane](repeating: 0, count: capacity)
@@ -87,23 +90,6 @@ struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
             bits |= sum
         }
         seen |= bits
-    }
-
-    /// Adds every L2 table itself, and what those refer to whose runs were kept.
-    ///
-    /// - Returns: Whether all weights fit into a lane.
-    @specialized(where Lane == UInt16)
-    @specialized(where Lane == UInt32)
-    @specialized(where Lane == UInt64)
-    mutating func addKnown(_ tables: L2Tables, _ geometry: ImageGeometry) -> Bool {
-        for index in 0..<tables.count {
-            let table = tables[index]
-            guard let weight = Self.weight(old: table.oldWeight, new: table.newWeight) else { return false }
-            add(ClusterRun(first: geometry.cluster(at: table.offset), count: 1), weight)
-            guard table.targets.overlaps(range) else { continue }
-            for run in tables.keptRuns(of: table) ?? [] { add(run, weight) }
-        }
-        return true
     }
 
     /// Adds a weight to everything that an L2 table refers to.
@@ -266,29 +252,36 @@ struct CountWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
     }
 }
 
-/// What an L2 table refers to.
-struct L2TableFindings {
-    var flags = L2TableScan.Flags()
-    private var low = UInt64.max
-    private var high: UInt64 = 0
-    private var runs: [ClusterRun] = []
-    private var hasManyRuns = false
+extension CountWindow: SweepClient {
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
+    mutating func addKnown(_ sweep: ReferenceSweep) -> Bool {
+        for index in 0..<sweep.tables.count {
+            let table = sweep.tables[index]
+            guard let weight = Self.weight(old: table.oldWeight, new: table.newWeight) else { return false }
+            add(sweep.cluster(of: index), weight)
+            guard sweep.contents[index].targets.overlaps(range) else { continue }
+            for run in sweep.contents.keptRuns(of: index) ?? [] { add(run, weight) }
+        }
+        return true
+    }
 
-    /// The clusters that it refers to all lie in here.
-    var targets: Range<UInt64> { low < high ? low..<high : 0..<0 }
-    /// All runs, if they are few.
-    var keptRuns: [ClusterRun]? { hasManyRuns ? nil : runs }
+    /// Adds single clusters, which are in ascending order, all with the same weight.
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    @specialized(where Lane == UInt64)
+    mutating func add(_ clusters: [UInt64], _ weight: Lane) {
+        for cluster in clusters.clusters(in: range) { add(ClusterRun(first: cluster, count: 1), weight) }
+    }
 
-    /// Gives up the runs, which say too little about the table.
-    mutating func forgetRuns() { hasManyRuns = true }
-
-    @inline(__always)
-    mutating func note(_ run: ClusterRun) {
-        low = min(low, run.first)
-        high = max(high, run.end)
-        guard !hasManyRuns else { return }
-        hasManyRuns = runs.count == L2Tables.maximumRunCountPerTable
-        if !hasManyRuns { runs.append(run) }
+    mutating func add(
+        _ index: Int, _ bytes: Span<UInt8>, isFirst: Bool, _ sweep: ReferenceSweep
+    ) throws(QCOW2Error) -> L2TableFindings {
+        let table = sweep.tables[index]
+        // Checked for all tables when their own clusters were added.
+        let weight = Self.weight(old: table.oldWeight, new: table.newWeight) ?? 0
+        return try addTable(bytes, at: table.offset, weight, sweep.scan)
     }
 }
 

@@ -25,7 +25,8 @@ struct BlockSurvey: Sendable {
     /// A survey in which nothing was found yet, with room for blocks that describe so many clusters.
     init(describing clusterCount: UInt64, in table: RefcountTable) {
         let perBlock = table.geometry.refcountsPerBlock
-        let count = max(table.blockOffsets.count, Int((clusterCount + perBlock - 1) / perBlock))
+        let most = ImageGeometry.maximumRefcountTableByteCount / UInt64(RefcountTableEntry.byteCount)
+        let count = max(table.blockOffsets.count, Int(min(most, (clusterCount + perBlock - 1) / perBlock)))
         hasChanges = [Bool](repeating: false, count: count)
         lastUsed = [UInt64](repeating: 0, count: count)
         reader = RefcountReader(table)
@@ -34,9 +35,12 @@ struct BlockSurvey: Sendable {
     /// Notes what becomes of the refcounts of neighbouring clusters, which are free if they are zero before and after.
     mutating func note(_ piece: Range<UInt64>, _ old: [UInt64], _ new: [UInt64], hasChanges: Bool) {
         let index = reader.blockIndex(of: piece.lowerBound)
-        if hasChanges { self.hasChanges[index] = true }
         let values = (0..<piece.count).map { old[$0] | new[$0] }
-        noteUsed(values, piece, index)
+        // A cluster so far behind that no table can describe it is refused when the table is planned.
+        if index < self.hasChanges.count {
+            if hasChanges { self.hasChanges[index] = true }
+            noteUsed(values, piece, index)
+        }
         noteFree(values, piece, allOfIt: values.allSatisfy { $0 == 0 })
     }
 
@@ -47,7 +51,7 @@ struct BlockSurvey: Sendable {
     ///
     /// Condition S1 of section "6.0 Model": no refcount is too low. And invariant I-20: none becomes too large.
     mutating func settle<Lane, S: Storage & ~Copyable>(
-        _ window: inout CountWindow<Lane>, _ state: ImageState, _ storage: borrowing S
+        _ window: inout CountWindow<Lane>, _ state: ImageState, _ storage: borrowing S, _ work: inout WorkMeter
     ) throws(QCOW2Error) {
         var first = window.range.lowerBound
         while first < window.range.upperBound {
@@ -64,7 +68,14 @@ struct BlockSurvey: Sendable {
             }
             if settled.freeCount > 0 { noteFree(reader.values, piece, allOfIt: settled.freeCount == count) }
             first = piece.upperBound
+            try work.checkForWish()
         }
+    }
+
+    /// Notes that clusters have neither a refcount nor a reference.
+    mutating func noteFree(_ clusters: Range<UInt64>) {
+        guard !clusters.isEmpty else { return }
+        addFree(ClusterRun(first: clusters.lowerBound, count: clusters.upperBound - clusters.lowerBound))
     }
 
     private mutating func noteUsed(_ values: [UInt64], _ piece: Range<UInt64>, _ index: Int) {

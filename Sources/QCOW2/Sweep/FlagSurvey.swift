@@ -5,11 +5,16 @@
 ///
 /// Section "3.4 COPIED".
 ///
-/// A table that a snapshot reaches, too, must have none. In one that is the active tree's own, an entry has the flag
-/// if the new refcount of its cluster is one: mostly all or none are, which needs no look at the entries.
+/// A table that a snapshot reaches, too, must have none: all below it has a refcount of two at least. In one that is
+/// the active tree's own, an entry has the flag if the new refcount of its cluster is one: mostly all or none are,
+/// which needs no look at the entries. What counts is the refcount that will be stored, leaks included, because that
+/// is what every checker compares a flag with.
 struct FlagSurvey: Sendable {
     /// The tables that change, with their flags; in file order.
     private(set) var changes: [(table: Int, flags: CopiedFlags)] = []
+    /// By the table's index, whether its refcount will be one as long as it stays where it is.
+    private(set) var isPrivate: [Bool]
+    private let state: ImageState
     /// Tables of the active tree's own that were seen in some window.
     private var open: [Int: Finding] = [:]
 
@@ -20,23 +25,45 @@ struct FlagSurvey: Sendable {
         case mixed(CopiedFlags.BitSet, differs: Bool)
     }
 
+    init(_ state: ImageState, _ tables: L2Tables) {
+        self.state = state
+        isPrivate = [Bool](repeating: false, count: tables.count)
+    }
+
+    /// Finds which tables will have a refcount of one.
+    mutating func findRefcounts<S: Storage & ~Copyable>(
+        of tables: L2Tables, _ storage: borrowing S, _ work: inout WorkMeter
+    ) throws(QCOW2Error) {
+        // Small pieces: tables are often far from each other.
+        var refcounts = RefcountReader(state.refcounts, pieceCount: 256)
+        for index in 0..<tables.count {
+            if index % 4096 == 0 { try work.checkForWish() }
+            let table = tables[index]
+            let stored = try refcounts.refcount(of: state.geometry.cluster(at: table.offset), from: storage)
+            // A refcount that is too low is refused when all of them are compared, in the order of the file.
+            let others = stored - min(stored, UInt64(table.oldWeight))
+            isPrivate[index] = others == 0 && table.newWeight == 1 || others == 1 && table.newWeight == 0
+        }
+    }
+
+    /// Whether all entries that point to a table are one, of the active tree.
+    private static func isOwn(_ table: L2Table) -> Bool { table.isActive && table.newWeight == 1 }
+
     /// Looks at the clusters of a settled window.
     mutating func survey<Lane, S: Storage & ~Copyable>(
-        _ tables: inout L2Tables, _ window: CountWindow<Lane>, _ scan: L2TableScan, _ reader: inout L2TableReader,
-        _ storage: borrowing S, _ work: inout WorkMeter
+        _ sweep: inout ReferenceSweep, _ window: CountWindow<Lane>, _ storage: borrowing S, _ work: inout WorkMeter
     ) throws(QCOW2Error) {
         var open: [Int: Finding] = [:]
         swap(&open, &self.open)
         defer { swap(&open, &self.open) }
         // Tables that needn't be read.
-        var isDone = [Bool](repeating: false, count: tables.count)
-        for index in 0..<tables.count {
-            let table = tables[index]
-            guard table.isActive, table.isPrivate, table.targets.overlaps(window.range) else {
+        var isDone = [Bool](repeating: false, count: sweep.tables.count)
+        for index in 0..<sweep.tables.count {
+            guard Self.isOwn(sweep.tables[index]), sweep.contents[index].targets.overlaps(window.range) else {
                 isDone[index] = true
                 continue
             }
-            guard let runs = tables.keptRuns(of: table) else { continue }
+            guard let runs = sweep.contents.keptRuns(of: index) else { continue }
             var (all, none) = (true, true)
             for run in runs {
                 let part = window.areOne(run)
@@ -55,9 +82,10 @@ struct FlagSurvey: Sendable {
             }
             isDone[index] = true
         }
-        try reader.forEach(
-            of: &tables, from: storage, &work, where: { (_, index) in !isDone[index] }
-        ) { (_, index, bytes) throws(QCOW2Error) in
+        let scan = sweep.scan
+        try sweep.forEachTable(
+            near: window.range, reading: storage, &work, where: { !isDone[$0] }
+        ) { (index, bytes) throws(QCOW2Error) in
             open[index] = Self.merge(open[index], bytes, window, scan)
         }
     }
@@ -93,16 +121,16 @@ struct FlagSurvey: Sendable {
     }
 
     /// Decides, once all windows have been looked at.
-    mutating func finish(_ tables: L2Tables) {
-        for index in 0..<tables.count where tables[index].isActive {
-            let table = tables[index]
-            if !table.isPrivate {
-                if table.flags.isAnySet { changes.append((index, .allClear)) }
+    mutating func finish(_ sweep: ReferenceSweep) {
+        for index in 0..<sweep.tables.count where sweep.tables[index].isActive {
+            let flags = sweep.contents[index].flags
+            if !Self.isOwn(sweep.tables[index]) {
+                if flags.isAnySet { changes.append((index, .allClear)) }
                 continue
             }
             switch open[index] {
-            case .uniform(isOne: true): if table.flags.isAnyClear { changes.append((index, .allSet)) }
-            case .uniform(isOne: false): if table.flags.isAnySet { changes.append((index, .allClear)) }
+            case .uniform(isOne: true): if flags.isAnyClear { changes.append((index, .allSet)) }
+            case .uniform(isOne: false): if flags.isAnySet { changes.append((index, .allClear)) }
             case .mixed(let bits, differs: true): changes.append((index, .mixed(bits)))
             case .mixed, nil: break
             }

@@ -20,16 +20,15 @@ struct L2TableReader: Sendable {
 
     /// Calls `body` with the bytes of every table that `isWanted`.
     mutating func forEach<S: Storage & ~Copyable>(
-        of tables: inout L2Tables, from storage: borrowing S, _ work: inout WorkMeter,
-        where isWanted: (_ table: L2Table, _ index: Int) -> Bool,
-        _ body: (_ tables: inout L2Tables, _ index: Int, _ bytes: Span<UInt8>) throws(QCOW2Error) -> Void
+        of tables: L2Tables, from storage: borrowing S, _ work: inout WorkMeter, where isWanted: (_ index: Int) -> Bool,
+        _ body: (_ index: Int, _ bytes: Span<UInt8>) throws(QCOW2Error) -> Void
     ) throws(QCOW2Error) {
         if buffer.isEmpty { buffer = [UInt8](repeating: 0, count: batchCount * clusterByteCount) }
         let aheadCount = max(2, Self.aheadByteCount / clusterByteCount)
         var next = 0
         var hinted = 0
         while next < tables.count {
-            guard isWanted(tables[next], next) else {
+            guard isWanted(next) else {
                 next += 1
                 continue
             }
@@ -40,13 +39,13 @@ struct L2TableReader: Sendable {
                 let isNeighbour =
                     hinted > 0
                     && tables[hinted].offset.rawValue == tables[hinted - 1].offset.rawValue + UInt64(clusterByteCount)
-                if !isNeighbour, isWanted(tables[hinted], hinted) {
+                if !isNeighbour, isWanted(hinted) {
                     storage.willRead(clusterByteCount, at: tables[hinted].offset)
                 }
                 hinted += 1
             }
             next += 1
-            while next < tables.count, next - first < batchCount, isWanted(tables[next], next),
+            while next < tables.count, next - first < batchCount, isWanted(next),
                 tables[next].offset.rawValue == tables[next - 1].offset.rawValue + UInt64(clusterByteCount)
             { next += 1 }
             let byteCount = (next - first) * clusterByteCount
@@ -57,7 +56,7 @@ struct L2TableReader: Sendable {
             for index in first..<next {
                 let start = (index - first) * clusterByteCount
                 let bytes = buffer.span
-                try body(&tables, index, bytes.extracting(start..<(start + clusterByteCount)))
+                try body(index, bytes.extracting(start..<(start + clusterByteCount)))
             }
             try work.advance(by: UInt64(byteCount))
         }

@@ -11,6 +11,9 @@ struct OwnerWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
     private var lanes: [Lane]
 
     /// A window with room for `capacity` clusters, at most.
+    @specialized(where Lane == UInt8)
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
     init(capacity: Int) {
         range = 0..<0
         lanes = [Lane](repeating: 0, count: capacity)
@@ -76,6 +79,26 @@ struct OwnerWindow<Lane: FixedWidthInteger & UnsignedInteger & Sendable>: Sendab
         }
         if usage.isUnordered { try usage.recount(bytes, at: table, scan) }
         return (findings, usage)
+    }
+
+    /// Adds every L2 table itself, and what those refer to whose runs are kept.
+    @specialized(where Lane == UInt8)
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    mutating func addKnown(_ sweep: ReferenceSweep, _ owners: [TreeOwner]) {
+        for index in 0..<sweep.tables.count {
+            add(sweep.cluster(of: index), owners[index])
+            guard sweep.contents[index].targets.overlaps(range) else { continue }
+            for run in sweep.contents.keptRuns(of: index) ?? [] { add(run, owners[index]) }
+        }
+    }
+
+    /// Adds single clusters, which are in ascending order.
+    @specialized(where Lane == UInt8)
+    @specialized(where Lane == UInt16)
+    @specialized(where Lane == UInt32)
+    mutating func add(_ clusters: [UInt64], _ owner: TreeOwner) {
+        for cluster in clusters.clusters(in: range) { add(ClusterRun(first: cluster, count: 1), owner) }
     }
 
     /// Adds up the clusters of a piece by who reaches them.
