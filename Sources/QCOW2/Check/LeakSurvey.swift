@@ -12,10 +12,8 @@ struct LeakSurvey {
     init<S: Storage & ~Copyable>(
         _ tally: ReferenceTally, budget: Int, reading storage: borrowing S, _ work: inout WorkMeter
     ) throws(QCOW2Error) {
-        var (leaked, uncounted) = (
-            ClusterSet(clusterCount: tally.subject.fileClusterCount),
-            ClusterSet(clusterCount: tally.subject.fileClusterCount)
-        )
+        var leaked = ClusterSet(clusterCount: tally.subject.fileClusterCount, pageLimit: ClusterSet.partPageLimit)
+        var uncounted = leaked
         var counts = RepairCounts(tally, .exact, budget: budget)
         try counts.forEachPiece(reading: storage, &work) { piece, old, new in
             for index in 0..<piece.count where (old[index] == 0) != (new[index] == 0) {
