@@ -3,6 +3,7 @@
 
 import Foundation
 import TestTools
+import Testing
 
 /// An image that is written number by number into a sparse file: what nobody writes is a hole.
 struct SparseImage {
@@ -68,9 +69,18 @@ struct SparseImage {
 
     /// Runs a command of ours, and ends it after some seconds of processor time.
     func run(_ words: [String], seconds: Int = 4, addressSpace: Int? = nil) throws -> LimitedCommand {
-        try LimitedCommand(
+        try keep()
+        return try LimitedCommand(
             LimitedCommand.qsnap, words.map { $0 == "IMAGE" ? path : $0 },
             .init(seconds: seconds, addressSpace: addressSpace), in: folder)
+    }
+
+    /// Keeps the file under its test's name, where QCOW2_ATTACK_FINDINGS says.
+    private func keep() throws {
+        guard let kept = ProcessInfo.processInfo.environment["QCOW2_ATTACK_FINDINGS"] else { return }
+        let name = (Test.current?.name ?? "file").filter(\.isLetter)
+        try FileManager.default.createDirectory(atPath: kept, withIntermediateDirectories: true)
+        try Tool.check("cp", ["--sparse=always", "--no-clobber", path, "\(kept)/worst-\(name).qcow2"])
     }
 
     var bytes: [UInt8] {
