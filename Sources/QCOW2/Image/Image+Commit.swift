@@ -39,6 +39,7 @@ extension Image where S: ~Copyable {
         var sector = basis.sector
         var sectorSpan = sector.mutableSpan
         update.header.encode(into: &sectorSpan)
+        assert(sector.differsFromSectorOnlyWhereACommitMay(basis.sector))
 
         let written: RefcountWriter?
         var cutsTail = true
