@@ -48,6 +48,15 @@ extension Checker {
             uncounted: survey.uncounted, subject.refcounts,
             present: snapshots.map { Snapshot($0.entry, imageSize: subject.header.size) })
         let behind = try subject.entriesBehindSnapshotTable(reading: storage)
-        return try search.search(knowing: behind, reading: storage, &work)
+        let found = try search.search(knowing: behind, reading: storage, &work)
+        // A snapshot that the header doesn't count is one, even if all its data is shared.
+        let uncounted = behind.filter { entry, offset in
+            survey.leaked.contains(geometry.cluster(at: entry.l1TableOffset)) && !found.contains { $0.offset == offset }
+        }
+        return uncounted.map { entry, offset in
+            Remnant(
+                kind: .snapshotEntry, offset: offset, snapshot: Snapshot(entry, imageSize: subject.header.size),
+                dataClusterCount: 0)
+        } + found
     }
 }

@@ -83,11 +83,6 @@ extension Inspection {
                 at: HostOffset(BitmapsExtension.Layout.directoryOffset.load(from: record.data.span)),
                 byteCount: BitmapsExtension.Layout.directorySize.load(from: record.data.span), clusterSize,
                 from: record.offset, isInUse: header.hasTrustedBitmaps)
-        case .encryption, .bitmaps:
-            report(
-                .extensionInvalid, .corruption,
-                "The \(record.name ?? "") extension has \(record.data.count) bytes, which is not its length.",
-                at: record.offset, in: "header extensions")
         default: break
         }
     }
