@@ -68,6 +68,9 @@ let package = Package(
             exclude: ["QemuImg/snapshot-if-missing.sh", "QemuImg/sizes-of-all.sh"],
             cSettings: gnu
         ),
+        .testTarget(
+            name: "AttackTests", dependencies: ["QCOW2", "QCOW2Testing", "Fixtures", "TestTools", "qsnap"],
+            cSettings: gnu),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -35,8 +35,8 @@ struct SequenceTests {
 
 /// One sequence: an image, and what has happened to it.
 struct RandomSequence {
-    private(set) var disk: TestDisk
-    private var random: SplitMix64
+    var disk: TestDisk
+    var random: SplitMix64
     private var steps: [String] = []
     private var nextNumber = 1
     private let seed: UInt64
@@ -78,7 +78,7 @@ struct RandomSequence {
         try disk.verifyStates(story)
     }
 
-    private mutating func note(_ step: String) { steps.append(step) }
+    mutating func note(_ step: String) { steps.append(step) }
 
     /// Whether QEMU carries out the next verb.
     ///
@@ -205,7 +205,7 @@ struct RandomSequence {
         disk.resized(to: byteCount * 512)
     }
 
-    private mutating func newName() -> String {
+    mutating func newName() -> String {
         defer { nextNumber += 1 }
         return "s\(nextNumber)"
     }

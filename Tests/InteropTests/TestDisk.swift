@@ -193,6 +193,8 @@ struct TestDisk {
 
     // The model's side of the verbs, whoever carries them out.
     mutating func created(_ name: String) { snapshots[name] = active }
+    mutating func created(_ name: String, as content: [UInt8]) { snapshots[name] = content }
+    mutating func wrote(_ content: [UInt8]) { active = content }
     mutating func applied(_ name: String) { active = snapshots[name] ?? [] }
     mutating func deleted(_ name: String) { snapshots[name] = nil }
     mutating func renamed(_ name: String, to newName: String) {

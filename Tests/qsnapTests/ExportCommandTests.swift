@@ -101,6 +101,7 @@ struct ExportCommandTests {
                 #expect(FileManager.default.fileExists(atPath: output) == (call == "fsync"))
             }
         }
+        try Data([9]).write(to: URL(fileURLWithPath: output))
         #expect(try order(["export", output, "--force"]) == ["pwrite64", "fdatasync", "rename", "fsync"])
     }
 

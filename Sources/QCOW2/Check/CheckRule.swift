@@ -70,5 +70,15 @@ enum CheckRule: String, CaseIterable, Sendable {
         }
     }
 
+    /// Whether an image of which it is found is refused when it is opened.
+    var forbidsOpening: Bool {
+        switch self {
+        case .headerFieldInvalid, .extensionInvalid, .encryptionInvalid, .tableOutOfBounds, .refcountTableInvalid,
+            .snapshotTableInvalid, .snapshotEntryInvalid:
+            true
+        default: false
+        }
+    }
+
     var code: Finding.Code { Finding.Code(rawValue: rawValue) }
 }

@@ -105,7 +105,7 @@ struct RefcountComparison {
     private let geometry: ImageGeometry
     private let isComplete: Bool
 
-    init(_ subject: CheckSubject) {
+    init(_ subject: ImageReading) {
         geometry = subject.geometry
         isComplete = subject.isComplete
     }

@@ -7,7 +7,7 @@
 /// file's structure: header and tables, L1 tables, then windows of clusters in which L2 tables, refcounts and copied
 /// flags are compared.
 struct Checker {
-    let subject: CheckSubject
+    let subject: ImageReading
     let claims: TableClaims
     private(set) var report = CheckReport()
     var tally: ReferenceTally
@@ -24,7 +24,7 @@ struct Checker {
     init<S: Storage & ~Copyable>(
         reading storage: borrowing S, _ options: CheckOptions, _ sink: FindingSink
     ) throws(QCOW2Error) {
-        var subject = try CheckSubject(reading: storage, sink)
+        var subject = try ImageReading(reading: storage, sink)
         claims = TableClaims(subject, sink)
         work = WorkMeter(options.progress)
         let mappings = try MappingIndex(subject, claims, reading: storage, sink, &work)

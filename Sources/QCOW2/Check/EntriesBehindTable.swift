@@ -26,7 +26,7 @@ extension Checker {
     }
 }
 
-extension CheckSubject {
+extension ImageReading {
     /// The entries that follow the snapshot table's last one, as far as they parse.
     ///
     /// There is nothing, or what is left of an older table, unless the header counts fewer snapshots than there are.

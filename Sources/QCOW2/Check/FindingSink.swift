@@ -5,6 +5,8 @@
 ///
 /// Nothing is kept but the counts, so a million findings take no more memory than one.
 final class FindingSink {
+    /// Whether a finding that forbids to open the image is thrown instead.
+    let isStrict: Bool
     private let limit: UInt64
     private let report: (Finding) -> Void
     private var counts: [CheckRule: UInt64] = [:]
@@ -14,7 +16,17 @@ final class FindingSink {
     init(limitPerCode limit: Int, _ report: @escaping (Finding) -> Void) {
         self.limit = UInt64(max(0, limit))
         self.report = report
+        isStrict = false
     }
+
+    private init() {
+        limit = 0
+        report = { _ in }
+        isStrict = true
+    }
+
+    /// One for an opening that refuses the image for the first finding that the format forbids.
+    static var strict: FindingSink { FindingSink() }
 
     /// Notes a finding; `message` is only made when it is handed out.
     func add(
@@ -31,25 +43,13 @@ final class FindingSink {
         report(Finding(rule.code, rule.severity, message(), at: offset, in: table(), index: index))
     }
 
-    /// Notes what a strict check refused.
-    func add(_ rule: CheckRule, _ error: QCOW2Error, in table: String? = nil, index: UInt64? = nil) {
-        add(rule, at: error.offset, in: table, index: index, error.message)
-    }
-
-    /// Runs a strict check, and notes what it refuses.
-    ///
-    /// - Returns: Whether it refused nothing.
-    /// - Throws: Everything that isn't about the file's content.
-    func check(
-        _ rule: CheckRule, in table: String? = nil, _ body: () throws(QCOW2Error) -> Void
-    ) throws(QCOW2Error) -> Bool {
-        do throws(QCOW2Error) {
-            try body()
-            return true
-        } catch  where error.code == .corrupt {
-            add(rule, error, in: table)
-            return false
-        }
+    /// Notes what is wrong with an image's content, or throws it if the image is to be opened strictly and that
+    /// forbids it.
+    func note(
+        _ rule: CheckRule, _ error: QCOW2Error, in table: @autoclosure () -> String? = nil, index: UInt64? = nil
+    ) throws(QCOW2Error) {
+        if isStrict, rule.forbidsOpening { throw error }
+        add(rule, at: error.offset, in: table(), index: index, error.message)
     }
 
     func count(of rule: CheckRule) -> UInt64 { rule == last.rule ? last.count : counts[rule] ?? 0 }

@@ -32,8 +32,8 @@ extension Image where S: ~Copyable {
     ///   - remaining: Called with every finding of the check after.
     /// - Returns: What was done, and both checks.
     /// - Throws: ``QCOW2Error`` with the code `readOnly`, `limitExceeded`, `unsupported` (an external data file),
-    ///   `needsRepair` (leaks can't be freed while refcounts are too low), `cancelled` or `inputOutput`. The image is
-    ///   as before.
+    ///   `needsRepair` (leaks can't be freed while refcounts are too low), `inUse` (another program changed the file),
+    ///   `cancelled` or `inputOutput`. The image is as before.
     @discardableResult
     public mutating func repair(
         _ scope: RepairScope, isDryRun: Bool = false, droppingUnreadableSnapshots: Bool = false,
@@ -44,6 +44,8 @@ extension Image where S: ~Copyable {
         guard isDryRun || storage.isWritable else {
             throw QCOW2Error(.readOnly, "'\(storage.name)' was opened for reading only.")
         }
+        // What is planned follows from what the check reads, and not from what was read when opening.
+        let basis = try CommitBasis(reading: storage)
         var checker = try Checker(
             reading: storage, checkOptions, FindingSink(limitPerCode: checkOptions.findingLimitPerCode, found))
         try checker.run(reading: storage)
@@ -62,7 +64,7 @@ extension Image where S: ~Copyable {
         let update = try planner.plan(reading: storage, &work)
         guard let update, !isDryRun else { return planner.report }
         try commit(
-            update, discarding: options.discardsFreedClusters && planner.knowsAllReferences, &work)
+            update, from: basis, discarding: options.discardsFreedClusters && planner.knowsAllReferences, &work)
         var report = planner.report
         report.after = try check(checkOptions, remaining)
         return report

@@ -12,10 +12,8 @@ struct LeakSurvey {
     init<S: Storage & ~Copyable>(
         _ tally: ReferenceTally, budget: Int, reading storage: borrowing S, _ work: inout WorkMeter
     ) throws(QCOW2Error) {
-        var (leaked, uncounted) = (
-            ClusterSet(clusterCount: tally.subject.fileClusterCount),
-            ClusterSet(clusterCount: tally.subject.fileClusterCount)
-        )
+        var leaked = ClusterSet(clusterCount: tally.subject.fileClusterCount, pageLimit: ClusterSet.partPageLimit)
+        var uncounted = leaked
         var counts = RepairCounts(tally, .exact, budget: budget)
         try counts.forEachPiece(reading: storage, &work) { piece, old, new in
             for index in 0..<piece.count where (old[index] == 0) != (new[index] == 0) {
@@ -50,6 +48,15 @@ extension Checker {
             uncounted: survey.uncounted, subject.refcounts,
             present: snapshots.map { Snapshot($0.entry, imageSize: subject.header.size) })
         let behind = try subject.entriesBehindSnapshotTable(reading: storage)
-        return try search.search(knowing: behind, reading: storage, &work)
+        let found = try search.search(knowing: behind, reading: storage, &work)
+        // A snapshot that the header doesn't count is one, even if all its data is shared.
+        let uncounted = behind.filter { entry, offset in
+            survey.leaked.contains(geometry.cluster(at: entry.l1TableOffset)) && !found.contains { $0.offset == offset }
+        }
+        return uncounted.map { entry, offset in
+            Remnant(
+                kind: .snapshotEntry, offset: offset, snapshot: Snapshot(entry, imageSize: subject.header.size),
+                dataClusterCount: 0)
+        } + found
     }
 }

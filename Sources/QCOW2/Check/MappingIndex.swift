@@ -15,7 +15,7 @@ struct MappingIndex {
     ///
     /// Invariants I-7, I-8, I-11 and I-15.
     init<S: Storage & ~Copyable>(
-        _ subject: CheckSubject, _ claims: TableClaims, reading storage: borrowing S, _ sink: FindingSink,
+        _ subject: ImageReading, _ claims: TableClaims, reading storage: borrowing S, _ sink: FindingSink,
         _ work: inout WorkMeter
     ) throws(QCOW2Error) {
         let (geometry, bounds) = (subject.geometry, subject.bounds)
@@ -74,7 +74,7 @@ struct MappingIndex {
     private struct Place {
         let stretch: L1Stretches.Stretch
         let index: Int
-        let subject: CheckSubject
+        let subject: ImageReading
 
         /// Its index in the table.
         var number: Int { stretch.firstIndex + index }
@@ -88,7 +88,7 @@ struct MappingIndex {
     }
 }
 
-extension CheckSubject {
+extension ImageReading {
     /// The L1 tables: all count for the file as it is, and those of snapshots for what snapshots refer to.
     var l1Parts: [L1Part] {
         trees.enumerated().map { index, tree in

@@ -16,7 +16,7 @@ struct RepairPlanner {
     private var blocks: BlockSurvey
     private var flags: ActiveFlags
 
-    private var subject: CheckSubject { checker.subject }
+    private var subject: ImageReading { checker.subject }
     private var geometry: ImageGeometry { subject.geometry }
 
     init(_ checker: Checker, _ scope: RepairScope, _ options: WriteOptions, dropsUnreadableSnapshots: Bool) {

@@ -17,7 +17,7 @@ public struct SuspectImage<S: Storage & ~Copyable>: ~Copyable {
     ///
     /// - Throws: ``QCOW2Error`` with the code `notQCOW2`, `unsupported`, `corrupt` or `inputOutput`.
     public init(storage: consuming S) throws(QCOW2Error) {
-        let subject = try CheckSubject(reading: storage, FindingSink(limitPerCode: 0) { _ in })
+        let subject = try ImageReading(reading: storage, FindingSink(limitPerCode: 0) { _ in })
         image = Image(storage: storage, opened: OpenedImage(subject))
     }
 
@@ -38,14 +38,5 @@ extension SuspectImage where S == FileStorage {
         _ path: String, for access: FileStorage.Access, locks requirement: FileStorage.LockRequirement = .forWriting
     ) throws(QCOW2Error) -> SuspectImage<FileStorage> {
         try SuspectImage(storage: FileStorage(path: path, for: access, locks: requirement))
-    }
-}
-
-extension OpenedImage {
-    /// What could be read of a damaged image.
-    init(_ subject: CheckSubject) {
-        self.init(
-            header: subject.header, extensions: subject.extensions, entries: subject.snapshots.map(\.entry),
-            snapshotTableByteCount: subject.snapshotTableByteCount)
     }
 }

@@ -13,7 +13,7 @@ struct TableClaims: Sendable {
     /// Notes which tables overlap.
     ///
     /// Invariants I-8, I-9 and I-26. Costs O(n log n) for n tables.
-    init(_ subject: CheckSubject, _ sink: FindingSink) {
+    init(_ subject: ImageReading, _ sink: FindingSink) {
         tables = subject.tables
         singles = subject.singles
         let order = tables.indices.sorted { left, right in

@@ -3,10 +3,12 @@
 
 /// A set of a file's clusters, in memory that grows with the parts of the file that are mentioned.
 ///
-/// A bit for each cluster, in pages of 4096 of them, of which at most ``maximumPageCount`` are kept.
+/// A bit for each cluster, in pages of 4096 of them, of which only so many are kept.
 struct ClusterSet: Sendable {
-    /// The most pages: 64 MiB of bits, which are 32 TiB of clusters of 64 KiB.
-    static let maximumPageCount = 1 << 17
+    /// The most pages of a set that knows all that is in use: 32 MiB of bits, which are 16 TiB of clusters of 64 KiB.
+    static let pageLimit = 1 << 16
+    /// The same for a set of a part of it.
+    static let partPageLimit = 1 << 14
     private static let wordsPerPage = 64
     private static let clustersPerPage: UInt64 = 4096
     private static let fullPage = [UInt64](repeating: .max, count: wordsPerPage)
@@ -15,6 +17,7 @@ struct ClusterSet: Sendable {
 
     /// How many clusters there can be.
     let clusterCount: UInt64
+    private let pageLimit: Int
     /// One after the largest cluster ever inserted.
     private(set) var end: UInt64 = 0
     /// Whether some clusters were not kept, because there were too many pages.
@@ -26,8 +29,9 @@ struct ClusterSet: Sendable {
     private var sparse: [(number: UInt64, index: Int32)] = []
 
     /// An empty set of the clusters of a file.
-    init(clusterCount: UInt64) {
+    init(clusterCount: UInt64, pageLimit: Int = Self.pageLimit) {
         self.clusterCount = clusterCount
+        self.pageLimit = pageLimit
         // Safe: a count of clusters has at most 55 bits.
         let pageCount = (clusterCount + Self.clustersPerPage - 1) / Self.clustersPerPage
         dense = [Int32](repeating: -1, count: pageCount <= Self.maximumDensePageCount ? Int(pageCount) : 0)
@@ -119,7 +123,7 @@ extension ClusterSet {
     /// The page, which is new and empty if it wasn't there; `nil` when there is no room for it.
     private mutating func addPage(_ number: UInt64) -> Int? {
         if let index = index(ofPage: number) { return index }
-        guard pages.count < Self.maximumPageCount else {
+        guard pages.count < pageLimit else {
             isCut = true
             return nil
         }

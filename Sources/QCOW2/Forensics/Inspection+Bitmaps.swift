@@ -9,7 +9,7 @@ extension Inspection {
     mutating func inspectBitmaps<S: Storage & ~Copyable>(
         _ header: LenientHeader, _ geometry: ImageGeometry, from storage: borrowing S
     ) throws(QCOW2Error) {
-        let isTrusted = AutoclearFeatures(rawValue: header[Header.Layout.autoclearFeatures]).contains(.bitmaps)
+        let isTrusted = header.hasTrustedBitmaps
         let place = HostOffset(UInt64(Header.Layout.autoclearFeatures.offset))
         guard let table = tables.last(where: { $0.name == "bitmap directory" }) else {
             if isTrusted {

@@ -9,8 +9,8 @@ extension Inspection {
         let area = header.lenientExtensions
         extensions = area.records
         for record in area.records { annotate(record) }
-        if let (offset, why) = area.defect {
-            report(.extensionInvalid, .corruption, why, at: offset, in: "header extensions")
+        for error in area.defects {
+            report(.extensionInvalid, .corruption, error.message, at: error.offset, in: "header extensions")
         }
         var seen: Set<UInt32> = []
         for record in area.records {

@@ -133,7 +133,7 @@ extension Inspection {
             let word = header[field]
             for bit in 0..<64 where word >> UInt64(bit) & 1 == 1 {
                 let own = known.count > bit ? known[bit] : nil
-                let name = own ?? names[FeatureNameKey(kind: kind.number, bit: UInt8(bit))]
+                let name = own ?? names[kind: kind.number, bit: UInt8(bit)]
                 features.append(FeatureBit(kind: kind, bit: bit, name: name, isKnown: own != nil))
                 guard own == nil else { continue }
                 report(

@@ -20,7 +20,7 @@ extension Inspection {
             "refcount table", at: HostOffset(header[Layout.refcountTableOffset]),
             byteCount: overflow ? nil : tableByteCount, clusterSize,
             from: HostOffset(UInt64(Layout.refcountTableOffset.offset)))
-        for record in extensions { addTables(of: record, clusterSize) }
+        for record in extensions { addTables(of: record, header, clusterSize) }
         if let geometry = header.geometry { try inspectBitmaps(header, geometry, from: storage) }
         for table in tables where ["active L1 table", "refcount table"].contains(table.name) {
             annotateEntries(of: table, from: storage)
@@ -31,15 +31,15 @@ extension Inspection {
     /// Adds a table, and says what is wrong with its place.
     mutating func addTable(
         _ name: String, at offset: HostOffset, byteCount: UInt64?, _ clusterSize: UInt64?, from place: HostOffset,
-        hasSlack: Bool = true
+        isInUse: Bool = true
     ) {
         guard byteCount != 0 else { return }
         let present = offset.rawValue < fileByteCount ? fileByteCount - offset.rawValue : 0
         let presentByteCount = min(byteCount ?? .max, present)
         tables.append(Table(name: name, offset: offset, byteCount: byteCount, presentByteCount: presentByteCount))
         checkPlace(of: name, at: offset, byteCount: byteCount, clusterSize, from: place)
-        guard presentByteCount > 0, offset.rawValue > 0 else { return }
-        regions.append(Region(name: name, offset: offset, byteCount: presentByteCount, hasSlack: hasSlack))
+        guard presentByteCount > 0, offset.rawValue > 0, isInUse else { return }
+        regions.append(Region(name: name, offset: offset, byteCount: presentByteCount, hasSlack: true))
     }
 
     /// Says when a table is misaligned or not in the file.
@@ -68,7 +68,7 @@ extension Inspection {
             at: place, in: name)
     }
 
-    private mutating func addTables(of record: ExtensionRecord, _ clusterSize: UInt64?) {
+    private mutating func addTables(of record: ExtensionRecord, _ header: LenientHeader, _ clusterSize: UInt64?) {
         guard record.claimedByteCount == record.data.count else { return }
         switch HeaderExtension.Kind(rawValue: record.type) {
         case .encryption where record.data.count == EncryptionHeader.byteCount:
@@ -82,12 +82,7 @@ extension Inspection {
                 "bitmap directory",
                 at: HostOffset(BitmapsExtension.Layout.directoryOffset.load(from: record.data.span)),
                 byteCount: BitmapsExtension.Layout.directorySize.load(from: record.data.span), clusterSize,
-                from: record.offset)
-        case .encryption, .bitmaps:
-            report(
-                .extensionInvalid, .corruption,
-                "The \(record.name ?? "") extension has \(record.data.count) bytes, which is not its length.",
-                at: record.offset, in: "header extensions")
+                from: record.offset, isInUse: header.hasTrustedBitmaps)
         default: break
         }
     }
@@ -168,6 +163,12 @@ extension Inspection {
     ) {
         let slackEnd = min(Self.clusterEnd(of: end, geometry), fileByteCount)
         guard end < slackEnd else { return }
+        do throws(QCOW2Error) {
+            guard try storage.dataRange(in: end..<slackEnd) != nil else { return }
+        } catch {
+            report(.readFailed, .corruption, error.message, at: error.offset)
+            return
+        }
         let bytes = read(slackEnd - end, at: HostOffset(end), from: storage)
         guard let first = bytes.firstIndex(where: { $0 != 0 }) else { return }
         let count = bytes.reduce(0) { $0 + ($1 == 0 ? 0 : 1) }

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
-/// The records behind a header, as far as they parse.
+/// The records behind a header, as far as they can be told apart.
 struct LenientExtensions {
     var records: [Inspection.ExtensionRecord] = []
-    /// Why and where reading stopped before an END record.
-    var defect: (offset: HostOffset, why: String)?
+    /// What is wrong with them: where reading stopped, and lengths that a kind can't have.
+    var defects: [QCOW2Error] = []
     /// Where the records end in the first cluster, END record included.
     var end: Int
 
     /// More than any program writes; a cluster of 2 MiB could hold 262,144 empty ones.
     static let maximumRecordCount = 4096
-}
 
-/// A feature's bit in a feature name table.
-struct FeatureNameKey: Hashable {
-    let kind: UInt8
-    let bit: UInt8
+    /// The names that the image gives to feature bits.
+    var featureNames: FeatureNameTable {
+        FeatureNameTable(
+            decoding: records.last { $0.type == HeaderExtension.Kind.featureNames.rawValue }?.data ?? [])
+    }
 }
 
 extension LenientHeader {
@@ -29,76 +29,36 @@ extension LenientHeader {
         let name = self[Header.Layout.backingFileOffset]
         let areaEnd =
             name >= UInt64(start) && name <= UInt64(bytes.count) && name != 0 ? Int(name) : bytes.count
-        while result.end + HeaderExtension.Layout.byteCount <= areaEnd {
-            let position = result.end
-            let record = bytes.span.extracting(position..<areaEnd)
-            let type = HeaderExtension.Layout.type.load(from: record)
-            let length = HeaderExtension.Layout.length.load(from: record)
-            let offset = HostOffset(UInt64(position))
-            if type == HeaderExtension.Kind.end.rawValue {
-                result.end = position + HeaderExtension.Layout.byteCount
-                if length != 0 { result.defect = (offset, "The END record claims \(length) bytes of data.") }
-                return result
-            }
-            guard result.records.count < LenientExtensions.maximumRecordCount else {
+        let area = bytes.span.extracting(..<areaEnd)
+        do throws(QCOW2Error) {
+            while result.end < areaEnd {
+                let position = result.end
+                // What can't be told apart belongs to the records.
                 result.end = areaEnd
-                result.defect = (offset, "Header extensions behind the first \(result.records.count) are not shown.")
-                return result
+                let record = try HeaderExtensionRecord(at: position, in: area)
+                if record.kind == .end {
+                    result.end = record.data.lowerBound
+                    guard record.claimedByteCount > 0 else { return result }
+                    throw .invalid(
+                        "header extension length", "the END record claims \(record.claimedByteCount) bytes",
+                        at: record.offset)
+                }
+                guard result.records.count < LenientExtensions.maximumRecordCount else {
+                    throw .invalid(
+                        "header extension", "those behind the first \(result.records.count) are not shown",
+                        at: record.offset)
+                }
+                result.records.append(
+                    Inspection.ExtensionRecord(
+                        type: record.kind.rawValue, name: record.kind.name, offset: record.offset,
+                        claimedByteCount: record.claimedByteCount, data: Array(bytes[record.data])))
+                try record.checkLength()
+                result.end = min(record.end, areaEnd)
+                do throws(QCOW2Error) { try record.checkKind() } catch { result.defects.append(error) }
             }
-            let dataStart = position + HeaderExtension.Layout.byteCount
-            let dataEnd = dataStart + min(Int(length), areaEnd - dataStart)
-            result.records.append(
-                Inspection.ExtensionRecord(
-                    type: type, name: HeaderExtension.Kind(rawValue: type).name, offset: offset,
-                    claimedByteCount: length, data: Array(bytes[dataStart..<dataEnd])))
-            if dataEnd - dataStart < Int(length) {
-                result.end = areaEnd
-                result.defect = (
-                    offset, "A header extension of \(length) bytes doesn't fit into the header's cluster."
-                )
-                return result
-            }
-            result.end = min(dataStart + (Int(length) + 7) / 8 * 8, areaEnd)
-        }
-        if result.end < areaEnd {
-            result.defect = (
-                HostOffset(UInt64(result.end)), "\(areaEnd - result.end) stray bytes follow the last header extension."
-            )
-            result.end = areaEnd
+        } catch {
+            result.defects.append(error)
         }
         return result
-    }
-}
-
-extension LenientExtensions {
-    /// The names that the image gives to feature bits; of several for one bit, the first.
-    ///
-    /// Section "1.5 Feature name table".
-    var featureNames: [FeatureNameKey: String] {
-        var names: [FeatureNameKey: String] = [:]
-        guard let data = records.last(where: { $0.type == HeaderExtension.Kind.featureNames.rawValue })?.data else {
-            return names
-        }
-        let entryByteCount = 48
-        for start in stride(from: 0, through: data.count - entryByteCount, by: entryByteCount) {
-            let key = FeatureNameKey(kind: data[start], bit: data[start + 1])
-            let name = data[(start + 2)..<(start + entryByteCount)].prefix { $0 != 0 }
-            if names[key] == nil { names[key] = String(decoding: name, as: UTF8.self) }
-        }
-        return names
-    }
-}
-
-extension HeaderExtension.Kind {
-    /// The name that the format gives to the type.
-    var name: String? {
-        switch self {
-        case .backingFileFormat: "backing file format"
-        case .featureNames: "feature name table"
-        case .bitmaps: "bitmaps"
-        case .encryption: "full disk encryption header"
-        case .externalDataFileName: "external data file name"
-        default: nil
-        }
     }
 }

@@ -96,6 +96,11 @@ struct LenientHeader: Sendable {
         IncompatibleFeatures(rawValue: self[Layout.incompatibleFeatures])
     }
 
+    /// Whether the bitmaps agree with the disk; otherwise nothing of them is in use.
+    var hasTrustedBitmaps: Bool {
+        AutoclearFeatures(rawValue: self[Layout.autoclearFeatures]).contains(.bitmaps)
+    }
+
     /// Whether a file without the magic number looks like an image whose first bytes were overwritten.
     var isPlausibleWithoutMagic: Bool {
         guard !hasMagic, let version, version == 2 || version == 3, let geometry, byteCount != nil else { return false }

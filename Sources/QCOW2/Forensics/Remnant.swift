@@ -18,7 +18,8 @@ public struct Remnant: Hashable, Sendable {
     public let offset: HostOffset
     /// The snapshot that the entry describes; `nil` for tables.
     public let snapshot: Snapshot?
-    /// How many clusters of data, which aren't zeros and which no state has, were seen below it: the true number may be
-    /// larger, and is never smaller.
+    /// How many clusters of data, which aren't zeros and which no state has, were seen below it.
+    ///
+    /// The true number may be larger, and is never smaller. Zero for an entry right behind the snapshot table whose data is all shared.
     public let dataClusterCount: UInt64
 }

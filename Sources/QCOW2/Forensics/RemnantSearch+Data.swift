@@ -57,7 +57,7 @@ extension RemnantSearch {
         let present = min(byteCount, shape.fileByteCount - offset.rawValue)
         guard let run = geometry.run(at: offset, byteCount: present) else { return 0 }
         var count: UInt64 = 0
-        var noted = ClusterSet(clusterCount: leaked.clusterCount)
+        var noted = ClusterSet(clusterCount: leaked.clusterCount, pageLimit: ClusterSet.partPageLimit)
         for cluster in run.first..<run.end where count == 0 {
             let start = geometry.offset(ofCluster: cluster)
             let length = min(geometry.clusterSize, offset.rawValue + present - start.rawValue) / 8 * 8

@@ -45,7 +45,7 @@ struct RemnantSearch {
         self.uncounted = uncounted
         self.refcounts = RefcountReader(refcounts, pieceCount: 256)
         collector.present = Set(snapshots.map { RemnantCollector.Key($0) })
-        filled = ClusterSet(clusterCount: leaked.clusterCount)
+        filled = ClusterSet(clusterCount: leaked.clusterCount, pageLimit: ClusterSet.partPageLimit)
         (tables, l2Tables) = (filled, filled)
     }
 
@@ -73,7 +73,7 @@ struct RemnantSearch {
             if search.dataCounts.count < Self.dataCountLimit { search.dataCounts[cluster] = count }
         }
         var found: [Remnant] = []
-        var l1Tables = ClusterSet(clusterCount: leaked.clusterCount)
+        var l1Tables = ClusterSet(clusterCount: leaked.clusterCount, pageLimit: ClusterSet.partPageLimit)
         var below = l1Tables
         try forEachTable(storage, &work) { (search, cluster, bytes) throws(QCOW2Error) in
             guard let l2Tables = search.shape.l2Tables(ofL1EntriesIn: bytes) else { return }

@@ -8,7 +8,7 @@ struct TreeSurveyor {
     private let walk: ReferenceWalk
     private let shape: TableShape
     /// Clusters with refcount blocks in use, which are never L2 tables.
-    private let blocks: Set<HostOffset>
+    private var blocks: ClusterSet
     private var rest: UInt64
     /// What was seen of a tree, by where its L1 table is and how many entries that has.
     private var surveys: [Key: Inspection.TreeSurvey] = [:]
@@ -31,10 +31,12 @@ struct TreeSurveyor {
     init(_ walk: ReferenceWalk, _ refcounts: RefcountTable, byteLimit: UInt64) {
         self.walk = walk
         shape = TableShape(geometry: walk.geometry, fileByteCount: walk.fileByteCount)
-        blocks = Set(refcounts.blockOffsets.compactMap(\.self))
         rest = byteLimit
-        judged = ClusterSet(clusterCount: walk.referenced.clusterCount)
+        // Where there is no room, tables are looked at again.
+        judged = ClusterSet(clusterCount: walk.referenced.clusterCount, pageLimit: 1 << 12)
         (believed, rejected) = (judged, judged)
+        blocks = ClusterSet(clusterCount: judged.clusterCount, pageLimit: ClusterSet.partPageLimit)
+        for case .some(let block) in refcounts.blockOffsets { blocks.insert(geometry.cluster(at: block)) }
     }
 
     /// Looks at the tree below an L1 table.
@@ -139,7 +141,7 @@ struct TreeSurveyor {
         var isBelieved = false
         for target in targets.prefix(Self.targetLimit) {
             let cluster = geometry.cluster(at: target)
-            if blocks.contains(target) || rejected.contains(cluster) { return nil }
+            if blocks.contains(cluster) || rejected.contains(cluster) { return nil }
             if !walk.l2Tables.contains(cluster), !judged.contains(cluster) {
                 // In use for something else now, it may have been one.
                 if walk.referenced.contains(cluster) { continue }

@@ -155,6 +155,32 @@ extension Header {
     }
 }
 
+extension Header {
+    /// Refuses features that aren't known, or that contradict each other so that no cluster could be read.
+    func checkKnownFeatures(_ extensions: [HeaderExtension]) throws(QCOW2Error) {
+        let place = HostOffset(UInt64(Header.Layout.incompatibleFeatures.offset))
+        let unknown = incompatibleFeatures.subtracting(.known).rawValue
+        if unknown != 0 {
+            let names = (UInt8(0)..<64).filter { unknown >> UInt64($0) & 1 == 1 }.map { bit in
+                extensions.incompatibleFeatureName(bit: bit).map { "'\(escaped($0.utf8))'" } ?? "bit \(bit)"
+            }
+            throw QCOW2Error(
+                .unsupported, "The image uses unknown incompatible features: \(names.joined(separator: ", ")).",
+                at: place)
+        }
+        guard compressionType != nil else {
+            throw QCOW2Error(
+                .unsupported, "The image uses the unknown compression type \(rawCompressionType).",
+                at: HostOffset(UInt64(Header.Layout.compressionType.offset)))
+        }
+        if incompatibleFeatures.contains(.compressionType) != (compressionType != .deflate) {
+            throw .invalid(
+                Header.Layout.compressionType.name, "it contradicts the compression type feature bit",
+                at: HostOffset(UInt64(Header.Layout.compressionType.offset)))
+        }
+    }
+}
+
 extension QCOW2Error {
     fileprivate static func invalid<T>(_ field: Field<T>, _ why: String) -> Self {
         invalid(field.name, why, at: HostOffset(UInt64(field.offset)))

@@ -17,6 +17,18 @@ struct HeaderExtension: Hashable, Sendable {
         static let encryption = Kind(rawValue: 0x0537_BE77)
         static let externalDataFileName = Kind(rawValue: 0x4441_5441)
 
+        /// The name that the format gives to the type.
+        var name: String? {
+            switch self {
+            case .backingFileFormat: "backing file format"
+            case .featureNames: "feature name table"
+            case .bitmaps: "bitmaps"
+            case .encryption: "full disk encryption header"
+            case .externalDataFileName: "external data file name"
+            default: nil
+            }
+        }
+
         /// The lengths that the format, or every reader of it, allows the data of this kind to have.
         var byteCounts: ClosedRange<UInt32> {
             switch self {
@@ -59,33 +71,61 @@ struct HeaderExtension: Hashable, Sendable {
     ) throws(QCOW2Error) {
         var position = start
         while position < area.count {
-            let offset = HostOffset(UInt64(position))
-            let remaining = area.count - position
-            guard remaining >= Layout.byteCount else {
-                throw .invalid("header extension", "\(remaining) stray bytes follow the last one", at: offset)
-            }
-            let header = area.extracting(position..<(position + Layout.byteCount))
-            let kind = Kind(rawValue: Layout.type.load(from: header))
+            let record = try HeaderExtensionRecord(at: position, in: area)
             // The length is checked against the area before anything is allocated for it.
-            let length = Layout.length.load(from: header)
-            guard length <= remaining - Layout.byteCount else {
-                throw .invalid(
-                    "header extension length", "\(length) bytes don't fit into the header's cluster", at: offset)
-            }
-            if kind == .end { break }
-            guard kind.byteCounts.contains(length) else {
-                throw .outOfRange("header extension length", length, kind.byteCounts, at: offset)
-            }
+            try record.checkLength()
+            if record.kind == .end { break }
+            try record.checkKind()
+            let kind = record.kind
             if kind == .bitmaps || kind == .encryption, extensions.contains(where: { $0.kind == kind }) {
                 throw .invalid(
-                    "header extension type", "0x\(String(kind.rawValue, radix: 16)) appears twice", at: offset)
+                    "header extension type", "0x\(String(kind.rawValue, radix: 16)) appears twice", at: record.offset)
             }
-            var data: [UInt8] = []
-            data.reserveCapacity(Int(length))
-            for index in 0..<Int(length) { data.append(area[position + Layout.byteCount + index]) }
-            extensions.append(HeaderExtension(kind: kind, offset: offset, data: data))
-            position += Layout.byteCount + (Int(length) + 7) / 8 * 8
+            extensions.append(
+                HeaderExtension(kind: kind, offset: record.offset, data: [UInt8](copying: area, record.data)))
+            position = record.end
         }
+    }
+}
+
+/// A record behind the header as it is found, whatever it claims.
+struct HeaderExtensionRecord: Hashable, Sendable {
+    let kind: HeaderExtension.Kind
+    let offset: HostOffset
+    let claimedByteCount: UInt32
+    /// Where the data is in the area; cut off at the area's end.
+    let data: Range<Int>
+
+    /// The record at a position of the area.
+    ///
+    /// - Throws: ``QCOW2Error/Code/corrupt`` when the area ends inside its first eight bytes.
+    init(at position: Int, in area: Span<UInt8>) throws(QCOW2Error) {
+        offset = HostOffset(UInt64(position))
+        let remaining = area.count - position
+        guard remaining >= HeaderExtension.Layout.byteCount else {
+            throw .invalid("header extension", "\(remaining) stray bytes follow the last one", at: offset)
+        }
+        let bytes = area.extracting(position..<area.count)
+        kind = HeaderExtension.Kind(rawValue: HeaderExtension.Layout.type.load(from: bytes))
+        claimedByteCount = HeaderExtension.Layout.length.load(from: bytes)
+        let start = position + HeaderExtension.Layout.byteCount
+        data = start..<(start + min(Int(claimedByteCount), area.count - start))
+    }
+
+    /// Where the next record is, if the data isn't cut off.
+    var end: Int { data.lowerBound + (data.count + 7) / 8 * 8 }
+
+    /// Refuses a record whose data doesn't fit into the area.
+    func checkLength() throws(QCOW2Error) {
+        guard data.count < Int(claimedByteCount) else { return }
+        throw .invalid(
+            "header extension length", "\(claimedByteCount) bytes don't fit into the header's cluster", at: offset)
+    }
+
+    /// Refuses a record with a length that its kind can't have.
+    func checkKind() throws(QCOW2Error) {
+        guard !kind.byteCounts.contains(claimedByteCount) else { return }
+        throw .outOfRange("header extension length", claimedByteCount, kind.byteCounts, at: offset)
     }
 }
 
@@ -97,15 +137,33 @@ extension [HeaderExtension] {
     ///
     /// Section "1.5 Feature name table".
     func incompatibleFeatureName(bit: UInt8) -> String? {
-        guard let names = last(.featureNames)?.data else { return nil }
-        let entryByteCount = 48
-        for start in stride(from: 0, through: names.count - entryByteCount, by: entryByteCount) {
-            guard names[start] == 0, names[start + 1] == bit else { continue }
-            let name = names[(start + 2)..<(start + entryByteCount)].prefix { $0 != 0 }
-            return String(decoding: name, as: UTF8.self)
-        }
-        return nil
+        last(.featureNames).flatMap { FeatureNameTable(decoding: $0.data)[kind: 0, bit: bit] }
     }
+}
+
+/// The names that an image gives to feature bits.
+///
+/// Section "1.5 Feature name table".
+struct FeatureNameTable: Hashable, Sendable {
+    private struct Key: Hashable {
+        let kind: UInt8
+        let bit: UInt8
+    }
+
+    private static let entryByteCount = 48
+    private var names: [Key: String] = [:]
+
+    /// Decodes whole entries; of several for one bit, the first.
+    init(decoding data: [UInt8]) {
+        for start in stride(from: 0, through: data.count - Self.entryByteCount, by: Self.entryByteCount) {
+            let key = Key(kind: data[start], bit: data[start + 1])
+            let name = data[(start + 2)..<(start + Self.entryByteCount)].prefix { $0 != 0 }
+            if names[key] == nil { names[key] = String(decoding: name, as: UTF8.self) }
+        }
+    }
+
+    /// The name of a bit; the kinds are 0 for incompatible, 1 for compatible and 2 for autoclear features.
+    subscript(kind kind: UInt8, bit bit: UInt8) -> String? { names[Key(kind: kind, bit: bit)] }
 }
 
 /// Where the key material of a LUKS image is.

@@ -43,6 +43,7 @@ extension Image where S: ~Copyable {
         }
         guard virtualSize != header.size else { return }
         try endSession()
+        let basis = try commitBasis()
         let state = try ImageState(opened, reading: storage)
         var proposal = Proposal(keeping: state)
         if state.hasTrustedBitmaps {
@@ -52,7 +53,7 @@ extension Image where S: ~Copyable {
         proposal.virtualSize = virtualSize
         let border = DiskBorder(from: header.size, to: virtualSize, hasBackingFile ? backingSize ?? .max : 0)
         proposal.resizing = try resizing(at: border, state)
-        try carryOut(proposal, from: state, options)
+        try carryOut(proposal, from: state, basis, options)
     }
 
     /// What the tables beside and behind the border must become.

@@ -19,6 +19,7 @@ struct ClusterAllocator: Sendable {
         self.reserved = reserved
         end = blocks.end
         runs = blocks.free
+        assert(runs.areAscendingAndDisjoint && end > 0)
         while let last = runs.last, last.end > end {
             if last.first >= end {
                 runs.removeLast()
@@ -86,6 +87,7 @@ struct ClusterAllocator: Sendable {
                 merged.append(run)
             }
         }
+        assert(merged.areAscendingAndDisjoint)
         while let last = merged.last, last.end == end {
             end = last.first
             merged.removeLast()

@@ -9,27 +9,40 @@ extension Image where S: ~Copyable {
     /// Two flushes. A crash before the header's sector is on the disk leaves the old state, with bytes in clusters
     /// that are free there; a crash after it leaves the new state, perhaps with free clusters not yet given back.
     ///
-    /// - Throws: ``QCOW2Error/Code/inputOutput``. The image is as before, and the file is cut back to its old length.
+    /// Another program that writes at the same time is noticed if it changed the file's length, the header, or one of the
+    /// tables in the ``CommitBasis``, which are compared right before the switch; and before anything is written, the
+    /// length and the header.
+    ///
+    /// - Parameters:
+    ///   - update: What to write.
+    ///   - basis: What the update was planned from.
+    ///   - discarding: Whether freed space is given back.
+    ///   - work: Progress.
+    /// - Throws: ``QCOW2Error/Code/inputOutput``, or ``QCOW2Error/Code/inUse`` when another program has changed the file.
+    ///   The image is as before, and the file is cut back to its old length; not where another program may have put
+    ///   something of its own behind it.
     ///   Only if writing or flushing the header's sector failed, and putting the old one back failed, too, the image
     ///   continues with what the file now reads as, and the next commit settles that first.
     mutating func commit(
-        _ update: consuming MetadataUpdate, discarding: Bool, _ work: inout WorkMeter
+        _ update: consuming MetadataUpdate, from basis: CommitBasis, discarding: Bool, _ work: inout WorkMeter
     ) throws(QCOW2Error) {
         // A session was taken out by whoever commits it, or ended; the update knows nothing of what another one changed.
         guard session == nil else {
             throw QCOW2Error(.unsupported, "Guest writes to '\(storage.name)' are pending; flush them first.")
         }
-        guard try storage.byteCount() == update.oldFileByteCount else {
-            throw QCOW2Error(.inUse, "The length of '\(storage.name)' changed: another program writes to it.")
-        }
+        guard try storage.byteCount() == update.oldFileByteCount else { throw .changed("length", of: storage.name) }
         try settle()
-        // Read before anything is written, so that a failure to read changes nothing.
-        let oldSector = try storage.readBytes(Int(ImageGeometry.sectorSize), at: HostOffset(0))
-        var sector = oldSector
+        // Before anything is written, so that a failure to read changes nothing.
+        guard try storage.readBytes(basis.sector.count, at: HostOffset(0)) == basis.sector else {
+            throw .changed("header", of: storage.name)
+        }
+        var sector = basis.sector
         var sectorSpan = sector.mutableSpan
         update.header.encode(into: &sectorSpan)
+        assert(sector.differsFromSectorOnlyWhereACommitMay(basis.sector))
 
         let written: RefcountWriter?
+        var cutsTail = true
         do throws(QCOW2Error) {
             written = try prepare(&update, &work)
             // ORDER: nothing may refer to the new tables before they are on the disk.
@@ -38,9 +51,13 @@ extension Image where S: ~Copyable {
                 throw error
             }
             try work.checkForWish()
+            if let change = try basis.change(in: storage, writtenUpTo: update.end(written, header.geometry)) {
+                cutsTail = !change.mayUseTail
+                throw .changed(change.what, of: storage.name)
+            }
         } catch {
             // The old state is untouched. Failing to give back what was appended to the file costs only space.
-            try? storage.truncate(toByteCount: update.oldFileByteCount)
+            if cutsTail { try? storage.truncate(toByteCount: update.oldFileByteCount) }
             throw error
         }
         do throws(QCOW2Error) {
@@ -49,12 +66,12 @@ extension Image where S: ~Copyable {
             try storage.flush()
         } catch {
             hasFailedFlush = true
-            goBack(to: oldSector, update.oldFileByteCount)
+            goBack(to: basis.sector, update.oldFileByteCount)
             throw error
         }
         opened = OpenedImage(
             header: update.header, extensions: opened.extensions, entries: update.entries,
-            snapshotTableByteCount: update.snapshotTableByteCount)
+            snapshotTableByteCount: update.snapshotTableByteCount, headerSector: sector)
         if discarding, let written {
             giveBack(written.freed.runs, fileByteCount: written.end * header.geometry.clusterSize, work)
         }
@@ -72,8 +89,10 @@ extension Image where S: ~Copyable {
             try? storage.truncate(toByteCount: oldFileByteCount)
             return
         }
-        unsettledSector = (try? storage.readBytes(oldSector.count, at: HostOffset(0))) ?? oldSector
-        if let found = try? OpenedImage(reading: storage) { opened = found }
+        if let found = try? OpenedImage(reading: storage) {
+            opened = found
+            unsettledSector = found.headerSector
+        }
     }
 
     /// After a commit whose outcome is unknown: puts the state that this value describes on the disk, one sector that
@@ -129,5 +148,14 @@ extension Image where S: ~Copyable {
         if let length = try? storage.byteCount(), length > fileByteCount {
             try? storage.truncate(toByteCount: fileByteCount)
         }
+    }
+}
+
+extension MetadataUpdate {
+    /// The end of all that preparing the update may have written.
+    fileprivate func end(_ refcounts: RefcountWriter?, _ geometry: ImageGeometry) -> UInt64 {
+        // What the new state uses has a refcount there; without a writer, everything is among the tables.
+        let ends = tables.map { $0.offset.saturating(adding: UInt64($0.bytes.count)).rawValue }
+        return max(oldFileByteCount, ends.max() ?? 0, (refcounts?.end ?? 0) * geometry.clusterSize)
     }
 }

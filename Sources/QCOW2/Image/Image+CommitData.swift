@@ -25,7 +25,9 @@ extension Image where S: ~Copyable {
     ///
     /// With metadata to change it is one commit, whose first flush covers the data; without, one flush.
     ///
-    /// - Throws: ``QCOW2Error/Code/inputOutput``, and what planning throws. If a flush failed, or the switch, the session
+    /// What the session read when it began isn't compared again, but for the header.
+    ///
+    /// - Throws: ``QCOW2Error/Code/inputOutput``, ``QCOW2Error/Code/inUse``, and what planning throws. If a flush failed, or the switch, the session
     ///   is lost: nobody knows which of its data the disk has, and flushing again would prove nothing. The image goes
     ///   on with the last committed state. Otherwise the session is as before.
     mutating func commit(_ session: inout WriteSession) throws(QCOW2Error) {
@@ -37,10 +39,11 @@ extension Image where S: ~Copyable {
             }
             return session.hasUnflushedData = false
         }
+        let basis = try commitBasis()
         let (update, next) = try session.planned(opened, from: storage)
         var work = WorkMeter(nil)
         hasFailedFlush = false
-        do throws(QCOW2Error) { try commit(update, discarding: false, &work) } catch {
+        do throws(QCOW2Error) { try commit(update, from: basis, discarding: false, &work) } catch {
             session.isLost = hasFailedFlush
             throw error
         }

@@ -18,7 +18,7 @@ struct ImageState: Sendable {
     let hasTrustedBitmaps: Bool
 
     /// The L1 tables of a damaged image, as far as they can be read; `nil` where they are as header and entries say.
-    private let damagedTrees: [CheckSubject.Tree]?
+    private let damagedTrees: [ImageReading.Tree]?
 
     /// The active tree's number; the snapshots' follow in table order.
     static let activeTree = 0
@@ -60,8 +60,8 @@ struct ImageState: Sendable {
     ///   - subject: What could be read.
     ///   - keepsUnusableSnapshots: Whether it has the snapshots whose entries point to no L1 table that could be read;
     ///     with empty ones.
-    init(repairing subject: CheckSubject, keepsUnusableSnapshots: Bool) {
-        let noTree = CheckSubject.Tree(offset: HostOffset(0), entryCount: 0)
+    init(repairing subject: ImageReading, keepsUnusableSnapshots: Bool) {
+        let noTree = ImageReading.Tree(offset: HostOffset(0), entryCount: 0)
         var snapshots = Array(zip(subject.snapshots, subject.trees.dropFirst()))
         if keepsUnusableSnapshots {
             snapshots += subject.unusableSnapshots.map { ($0, noTree) }

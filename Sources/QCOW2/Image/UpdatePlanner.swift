@@ -104,13 +104,15 @@ struct UpdatePlanner {
         let (blockTargets, table) = try refcounts.plan(&header, &allocator, &adjustments)
         tables.append((table, header.refcountTableOffset))
         adjustments.sort()
-        return MetadataUpdate(
+        let update = MetadataUpdate(
             oldFileByteCount: state.fileByteCount, tables: tables, movedTables: movedTables,
             refcounts: RefcountPlan(
                 table: state.refcounts, targets: blockTargets, changes: changes,
                 setsAllRefcounts: proposal.repair != nil, blocks: blocks, adjustments: adjustments,
                 reserve: reserve(blockTargets)),
             header: header, entries: entries, snapshotTableByteCount: tableByteCount)
+        assert(isSound(update, blocks))
+        return update
     }
 
     /// The L2 tables whose flags change, with their new places.

@@ -30,20 +30,21 @@ extension Image where S: ~Copyable {
     ) throws(QCOW2Error) {
         try endSession()
         try checkWritable()
+        let basis = try commitBasis()
         let state = try ImageState(opened, reading: storage)
         var proposal = Proposal(keeping: state)
         try change(state, &proposal)
-        try carryOut(proposal, from: state, options)
+        try carryOut(proposal, from: state, basis, options)
     }
 
     /// Plans a proposal and commits it.
     mutating func carryOut(
-        _ proposal: Proposal, from state: ImageState, _ options: WriteOptions
+        _ proposal: Proposal, from state: ImageState, _ basis: CommitBasis, _ options: WriteOptions
     ) throws(QCOW2Error) {
         var work = WorkMeter(options.progress)
         let update = try UpdatePlanner.plan(
             proposal, from: state, reading: storage, budget: options.memoryBudget, &work)
-        try commit(consume update, discarding: options.discardsFreedClusters, &work)
+        try commit(consume update, from: basis, discarding: options.discardsFreedClusters, &work)
     }
 
     /// Reads the state, lets `change` say what should be different, and plans that without writing.

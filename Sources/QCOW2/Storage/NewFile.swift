@@ -76,7 +76,11 @@ final class NewFile: Sendable {
         _ path: String, _ replacesExisting: Bool, _ sources: [NamedFile]
     ) throws(QCOW2Error) {
         var status = stat()
-        guard unsafe stat(path, &status) == 0 else { return }
+        guard unsafe stat(path, &status) == 0 else {
+            // Neither a name that is free nor a file that could be replaced.
+            guard errno == ENOENT, unsafe lstat(path, &status) == 0 else { return }
+            throw QCOW2Error(.fileExists, "'\(path)' is a symbolic link that leads nowhere.")
+        }
         guard status.st_mode & S_IFMT == S_IFREG else {
             throw QCOW2Error(.inputOutput, "'\(path)' is there already, and no regular file.")
         }

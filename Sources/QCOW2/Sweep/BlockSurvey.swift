@@ -96,6 +96,7 @@ struct BlockSurvey: Sendable {
     }
 
     private mutating func addFree(_ run: ClusterRun) {
+        assert(run.count > 0 && (free.last.map { $0.end <= run.first } ?? true))
         if let last = free.last, last.end == run.first {
             free[free.count - 1].count += run.count
         } else if free.count < Self.maximumFreeCount {

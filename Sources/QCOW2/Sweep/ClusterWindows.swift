@@ -24,6 +24,7 @@ struct ClusterWindows: Sendable {
         let piece = UInt64(RefcountReader.pieceCount)
         let evenly = Self.split(occupied.ranges, capacity: (even + piece - 1) / piece * piece)
         ranges = evenly.count <= whole.count ? evenly : whole
+        assert(ranges.areAscendingAndDisjoint && ranges.allSatisfy { UInt64($0.count) <= most })
     }
 
     /// The most clusters that a budget allows a window to have.

@@ -50,6 +50,7 @@ struct L2Tables: Sendable {
             if pending.count >= max(1 << 16, found.count) { Self.merge(&pending, into: &found) }
         }
         Self.merge(&pending, into: &found)
+        assert(found.map(\.offset.rawValue).isAscending)
         tables = found
         var hint = 0
         try stretches.forEachEntry(reading: storage, &work) { (number, index, entry) throws(QCOW2Error) in
@@ -64,6 +65,7 @@ struct L2Tables: Sendable {
             }
             try note(number, index, entry, position)
         }
+        assert(tables.allSatisfy { $0.oldWeight > 0 })
     }
 
     /// Puts offsets in their place among the tables, unless they are there already.

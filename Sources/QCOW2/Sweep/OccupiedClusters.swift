@@ -43,6 +43,7 @@ struct OccupiedClusters: Sendable {
             ranges.removeLast()
             if last.lowerBound < end { ranges.append(last.lowerBound..<end) }
         }
+        assert(ranges.areAscendingAndDisjoint && ranges.allSatisfy { $0.upperBound <= end })
     }
 
     private mutating func merge() {

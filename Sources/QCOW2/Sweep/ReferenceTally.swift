@@ -5,7 +5,7 @@
 ///
 /// Section "3.3 The multiplicity rule".
 struct ReferenceTally: Sendable {
-    let subject: CheckSubject
+    let subject: ImageReading
     private(set) var sweep: ReferenceSweep
     private(set) var statistics = MappingStatistics()
     /// References to clusters past the end of the file, from entries that shouldn't be.
@@ -22,7 +22,7 @@ struct ReferenceTally: Sendable {
     private var geometry: ImageGeometry { subject.geometry }
     var l2Tables: L2Tables { sweep.tables }
 
-    init(_ subject: CheckSubject, _ claims: TableClaims, _ mappings: MappingIndex, isDeep: Bool) {
+    init(_ subject: ImageReading, _ claims: TableClaims, _ mappings: MappingIndex, isDeep: Bool) {
         self.subject = subject
         self.claims = claims
         self.isDeep = isDeep
@@ -221,9 +221,9 @@ struct PastEndReferences: Sendable {
 ///
 /// Invariant I-30.
 struct CompressedChecker {
-    private let subject: CheckSubject
+    private let subject: ImageReading
 
-    init(_ subject: CheckSubject) { self.subject = subject }
+    init(_ subject: ImageReading) { self.subject = subject }
 
     /// Decompresses clusters.
     ///

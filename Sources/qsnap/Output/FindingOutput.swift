@@ -285,6 +285,9 @@ extension Remnant {
 
     fileprivate var sentence: String {
         let name = snapshot.map { " of snapshot '\($0.id)', named '\($0.name)'," } ?? ""
+        guard dataClusterCount > 0 else {
+            return "The \(kind.phrase)\(name) at \(offset) is not counted by the header."
+        }
         let clusters = dataClusterCount == 1 ? "one cluster" : "\(dataClusterCount) clusters"
         return "The \(kind.phrase)\(name) at \(offset) leads to at least \(clusters) of data that no state has."
     }

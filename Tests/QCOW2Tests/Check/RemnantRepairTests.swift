@@ -135,6 +135,17 @@ import Testing
         #expect(try CheckResult(image.bytes).codes["snapshot-behind-table"] == nil)
     }
 
+    @Test("An entry that the header doesn't count holds a repair back, even if all its data is shared")
+    func sharedBehindTable() throws {
+        var image = try Image(storage: InMemoryStorage(TwoStateImage().bytes))
+        try image.createSnapshot(named: "second")
+        var bytes = ImageBytes(bytes: image.close().bytes)
+        bytes.set(1, 4, at: 60)
+        let (repaired, report) = try RepairTests.repair(bytes.bytes, .leaks)
+        #expect(report.remnants.map(\.snapshot?.name) == ["second"] && report.remnants[0].dataClusterCount == 0)
+        #expect(repaired == bytes.bytes)
+    }
+
     @Test("The search reads what is leaked once, and stops when asked to")
     func cost() throws {
         var image = ImageBytes(bytes: Loss.original)

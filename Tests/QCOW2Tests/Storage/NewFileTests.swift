@@ -195,6 +195,14 @@ import Testing
         #expect(try status(folder.file("link")).st_mode & S_IFMT == S_IFLNK)
         #expect(try bytes(path).count == Self.raw.count)
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.file("elsewhere")) == ["there"])
+        try FileManager.default.removeItem(atPath: path)
+        for replaces in [true, false] {
+            let error = #expect(throws: QCOW2Error.self) {
+                try view.export(to: folder.file("link"), options: options(replacing: replaces))
+            }
+            #expect(error?.code == .fileExists && error?.message.contains("leads nowhere") == true)
+        }
+        #expect(try status(folder.file("link")).st_mode & S_IFMT == S_IFLNK)
     }
 
     @Test("A file that takes the name meanwhile stays", arguments: [true, false])

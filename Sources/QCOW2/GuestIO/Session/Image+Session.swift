@@ -20,6 +20,7 @@ extension Image where S: ~Copyable {
                 proposal.dropsBitmaps = true
             }
         }
+        try checkUnchanged()
         let state = try ImageState(opened, reading: storage)
         let blocks = try BlockSurvey.verified(state, reading: storage, budget: guestWriteOptions.memoryBudget)
         let l1 = try state.readTree(ImageState.activeTree, from: storage)
