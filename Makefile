@@ -4,7 +4,7 @@
 PREFIX ?= /usr/local
 RELEASE = swift build -c release -Xswiftc -static-executable -Xlinker -s --scratch-path .build-release
 
-.PHONY: all demo test lint bench bench-kernels bench-reads fuzz install install-qemu-img-link clean packages packages-build
+.PHONY: all demo test lint coverage proof-mutants proof-attacks proof-lives bench bench-kernels bench-reads fuzz install install-qemu-img-link clean packages packages-build
 
 all:
 	swift build
@@ -27,6 +27,26 @@ test: packages
 
 lint:
 	@Scripts/lint.sh
+
+# What the tests notice of changes that break the library on purpose: COUNT mutants more, all without.
+COUNT ?=
+proof-mutants: packages
+	Scripts/mutants.py $(COUNT)
+
+# Every command on MUTANTS damaged images, and LIVES lives of 200 steps; see CONTRIBUTING.md.
+MUTANTS ?= 2000
+proof-attacks: packages
+	swift build --build-tests
+	QCOW2_ATTACKS=$(MUTANTS) Scripts/test.sh --filter AttackTests
+
+LIVES ?= 2000
+proof-lives: packages
+	swift build --build-tests
+	QCOW2_LIVES=$(LIVES) Scripts/test.sh --filter LifeTests
+
+# Line and region coverage per folder.
+coverage: packages
+	@Scripts/coverage.sh
 
 bench:
 	@Scripts/install-packages.sh build test bench
@@ -60,4 +80,4 @@ install-qemu-img-link:
 	ln -sf $(PREFIX)/bin/qsnap $(DESTDIR)$(LINKDIR)/qemu-img
 
 clean:
-	rm -rf .build .build-release .build-fuzz
+	rm -rf .build .build-release .build-fuzz .build-coverage .build-mutants

@@ -8,7 +8,7 @@
 
 Works on a copy in .build-mutants, in which the results are kept, too (results.json), so that an interrupted run goes on.
 A mutant is killed by the first suite that fails: those that reach its subject first, then all others. QCOW2_MUTANT_SEED
-decides the order (1 by default). When all that were asked for are done, docs/mutants.md is written.
+decides the order (1 by default). docs/mutants.md is written after each.
 """
 import datetime, json, os, random, subprocess, sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "mutants"))
@@ -108,7 +108,7 @@ def main():
         results[str(number)] = {"verdict": verdict, "commit": commit, "old": old}
         with open(RESULTS + ".new", "w") as file: json.dump(results, file, indent=1)
         os.replace(RESULTS + ".new", RESULTS)
-    report(results, commit)
+        report(results, commit)
 
 
 main()

@@ -17,7 +17,7 @@ struct AttackTests {
     private static func setting(_ name: String) -> UInt64? {
         ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) }
     }
-    private static let standardCount: UInt64 = 32
+    private static let standardCount: UInt64 = 24
     static let seeds: Range<UInt64> = {
         let first = setting("QCOW2_SEED") ?? 1
         return first..<(first + (setting("QCOW2_ATTACKS") ?? standardCount))

@@ -30,7 +30,8 @@ enum AttackVerb: String, CaseIterable, Sendable {
         }
     }
 
-    private var isRepair: Bool {
+    /// Whether the verb repairs.
+    var isRepair: Bool {
         [.repairLeaks, .repairAll, .theirRepairLeaks, .theirRepairAll].contains(self)
     }
 
