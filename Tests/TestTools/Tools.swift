@@ -61,8 +61,8 @@ public enum Tool {
         let standardInput = Pipe()
         process.standardInput = standardInput
         try process.run()
-        // No test says more than a pipe holds.
-        try standardInput.fileHandleForWriting.write(contentsOf: Data(input.utf8))
+        // No test says more than a pipe holds. A tool that ended without reading is no reason for a signal to end us.
+        withoutBrokenPipeSignal { try? standardInput.fileHandleForWriting.write(contentsOf: Data(input.utf8)) }
         try standardInput.fileHandleForWriting.close()
         // No tool here prints more to standard error than a pipe holds.
         let outputData = output.fileHandleForReading.readDataToEndOfFile()
@@ -71,6 +71,20 @@ public enum Tool {
         return Result(
             status: process.terminationStatus, output: String(decoding: outputData, as: UTF8.self),
             errors: String(decoding: errorData, as: UTF8.self), wasKilled: process.terminationReason != .exit)
+    }
+
+    /// Keeps SIGPIPE from this thread while it writes; children that start meanwhile aren't touched.
+    private static func withoutBrokenPipeSignal(_ body: () -> Void) {
+        var (set, old) = (sigset_t(), sigset_t())
+        // SAFETY: the calls write to the sets, which are ours.
+        unsafe sigemptyset(&set)
+        unsafe sigaddset(&set, SIGPIPE)
+        unsafe pthread_sigmask(SIG_BLOCK, &set, &old)
+        body()
+        var none = timespec()
+        // Takes the signal that is pending, if one is.
+        while unsafe sigtimedwait(&set, nil, &none) == SIGPIPE {}
+        unsafe pthread_sigmask(SIG_SETMASK, &old, nil)
     }
 
     /// Runs a tool that must succeed, and returns its output.

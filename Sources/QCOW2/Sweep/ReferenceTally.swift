@@ -155,10 +155,16 @@ struct ReferenceTally: Sendable {
     /// Notes compressed bytes that lie in metadata.
     private func checkPlace(of cluster: CompressedCluster, _ run: ClusterRun, _ place: HostOffset, _ sink: FindingSink?)
     {
-        guard let sink, let owner = claims.owner(of: run), owner.run.first > 0 else { return }
+        guard let sink else { return }
+        let owner = claims.owner(of: run)
+        let isInL2Table = (run.first..<run.end).contains {
+            sweep.tables.index(of: geometry.offset(ofCluster: $0), near: 0) != nil
+        }
+        // The header's cluster is a finding by itself.
+        guard isInL2Table || owner.map({ $0.run.first > 0 }) ?? false else { return }
         sink.add(
             .dataInMetadata, at: place, in: "L2 table",
-            "Compressed bytes at \(cluster.offset) lie in the \(owner.name).")
+            "Compressed bytes at \(cluster.offset) lie in \(owner.map { "the " + $0.name } ?? "an L2 table").")
     }
 
     /// Reads those L2 tables again that may refer to a window's clusters.
