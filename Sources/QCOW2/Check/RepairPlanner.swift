@@ -32,7 +32,9 @@ struct RepairPlanner {
 
     /// Whether all references are known, so that what has none can be freed.
     var knowsAllReferences: Bool {
-        subject.isComplete && CheckRule.allCases.allSatisfy { !$0.hidesReferences || count($0) == 0 }
+        // Repairing everything takes a promise of bitmaps back that aren't found; freeing leaks would only lose them.
+        (scope == .all || count(.bitmapsMissing) == 0) && subject.isComplete
+            && CheckRule.allCases.allSatisfy { !$0.hidesReferences || count($0) == 0 }
     }
 
     /// Whether clusters would be freed that have a refcount, but no reference.
@@ -64,6 +66,20 @@ struct RepairPlanner {
     /// Whether the snapshot table stays as it is: it couldn't be read to its end, and nothing may be dropped.
     private var keepsSnapshotTable: Bool {
         !dropsUnreadableSnapshots && subject.snapshots.count + subject.unusableSnapshots.count < entryCount
+    }
+
+    /// Where a snapshot table ends at least that stays as it is although not all of its entries could be read.
+    ///
+    /// Other implementations read zeros behind the end of the file as empty entries. Anything else there, and they
+    /// couldn't open the image any more.
+    private var claimedSnapshotTableEnd: UInt64? {
+        let start = subject.header.snapshotTableOffset.rawValue
+        let readCount = subject.snapshots.count + subject.unusableSnapshots.count
+        guard keepsSnapshotTable, entryCount <= Header.maximumSnapshotCount, start < subject.bounds.byteCount else {
+            return nil
+        }
+        let unreadByteCount = UInt64(entryCount - readCount) * UInt64(SnapshotTableEntry.Layout.fixedByteCount)
+        return start + (subject.snapshotTableByteCount + 7) / 8 * 8 + unreadByteCount
     }
 
     /// The snapshot table's entries, whether they can be read or not; also those behind the most that are read.
@@ -115,6 +131,7 @@ struct RepairPlanner {
             keepsSnapshotTable: keepsSnapshotTable, setsFlags: repairsFlags, movesActiveL1: report.separatesActiveL1)
         var allocator = ClusterAllocator(blocks, in: geometry, avoiding: checker.tally.pastEnd.counts.keys.sorted())
         if !knowsAllReferences { allocator.takeOnlyBehind(subject.fileClusterCount) }
+        if let end = claimedSnapshotTableEnd { allocator.takeOnlyBehind(geometry.clusterCount(forBytes: end)) }
         let update = try UpdatePlanner.planRepair(
             proposal, from: state, checker.tally.l2Tables.unchanged, flags, setsFlags: repairsFlags, blocks, counts,
             allocator, reading: storage, &work)

@@ -57,6 +57,8 @@ struct BitmapDirectoryEntry: Hashable, Sendable {
     let tableOffset: HostOffset
     let tableEntryCount: UInt32
     let flags: Flags
+    /// The base-2 logarithms of a granularity that other implementations open: 512 bytes to 2 GiB.
+    static let granularityBitsRange: ClosedRange<UInt8> = 9...31
     /// log2 of the bytes that one bit stands for.
     let granularityBits: UInt8
     let name: [UInt8]
@@ -166,8 +168,10 @@ struct BitmapDirectoryEntry: Hashable, Sendable {
             throw .reservedBits(Layout.flags.name, UInt64(flags.rawValue), at: place(Layout.flags))
         }
         guard type == 1 else { throw .outOfRange(Layout.type.name, type, 1...1, at: place(Layout.type)) }
-        guard granularityBits <= 63 else {
-            throw .outOfRange(Layout.granularityBits.name, granularityBits, 0...63, at: place(Layout.granularityBits))
+        guard Self.granularityBitsRange.contains(granularityBits) else {
+            throw .outOfRange(
+                Layout.granularityBits.name, granularityBits, Self.granularityBitsRange,
+                at: place(Layout.granularityBits))
         }
         guard geometry.isAligned(tableOffset), tableOffset.rawValue != 0 else {
             throw .misaligned(Layout.tableOffset.name, tableOffset, at: place(Layout.tableOffset))

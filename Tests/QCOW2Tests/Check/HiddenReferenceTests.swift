@@ -60,6 +60,19 @@ import Testing
         #expect(error?.code == .corrupt)
     }
 
+    @Test("Bitmaps whose extension isn't recognised any more aren't freed as leaks")
+    func bitmaps() throws {
+        let sound = ImageBytes(bytes: try Fixtures.bytes("v3-512-bitmaps.qcow2"))
+        var damaged = sound
+        damaged.set(0x1234_5678, 4, at: 112)
+        var image = try Image(storage: InMemoryStorage(damaged.bytes))
+        #expect(try image.check().count(of: .leak) > 0)
+        try image.repair(.leaks)
+        var mended = ImageBytes(bytes: image.close().bytes)
+        mended.set(sound.number(4, at: 112), 4, at: 112)
+        #expect(try Image(storage: InMemoryStorage(mended.bytes)).check().isClean)
+    }
+
     /// What the snapshot's disk reads as.
     private static func content(_ bytes: [UInt8]) throws -> [UInt8] {
         let reader = try ImageReader(Image(storage: InMemoryStorage(bytes, isWritable: false)))

@@ -87,6 +87,8 @@ extension HostileImage {
         bitmaps("reserved bitmap flags", 8, 4, at: 0x1C0C, naming: "bitmap flags"),
         bitmaps("bitmap type 2", 2, 1, at: 0x1C10, naming: "bitmap type"),
         bitmaps("granularity_bits 64", 64, 1, at: 0x1C11, naming: "granularity_bits"),
+        bitmaps("granularity_bits 32", 32, 1, at: 0x1C11, naming: "granularity_bits"),
+        bitmaps("granularity_bits 8", 8, 1, at: 0x1C11, naming: "granularity_bits"),
         bitmaps("a bitmap without a name", 0, 2, at: 0x1C12, naming: "name_size"),
         bitmaps("a bitmap's name of 1024 bytes", 1024, 2, at: 0x1C12, naming: "name_size"),
         bitmaps("a bitmap's name that is cut off", 9, 2, at: 0x1C12, reported: 0x1C00, naming: "directory entry"),
