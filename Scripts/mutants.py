@@ -10,7 +10,7 @@ Works on a copy in .build-mutants, in which the results are kept, too (results.j
 A mutant is killed by the first suite that fails: those that reach its subject first, then all others. QCOW2_MUTANT_SEED
 decides the order (1 by default). docs/mutants.md is written after each.
 """
-import datetime, json, os, random, subprocess, sys
+import datetime, json, os, random, signal, subprocess, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "mutants"))
 from places import MUTANTS, SUITES
 
@@ -19,6 +19,8 @@ COPY = os.path.join(ROOT, ".build-mutants")
 RESULTS = os.path.join(COPY, "results.json")
 SEED = int(os.environ.get("QCOW2_MUTANT_SEED", "1"))
 LIMIT = int(os.environ.get("QCOW2_MUTANT_TIMEOUT", "900"))
+# A trap kills a mutant at once; the backtrace would wait for somebody to read it.
+os.environ["SWIFT_BACKTRACE"] = "enable=no"
 
 
 def sources(root):
@@ -34,10 +36,25 @@ def find(root, old):
     return found[0]
 
 
-def run(words, log, seconds=LIMIT):
-    with open(log, "ab") as file:
-        try: return subprocess.run(words, cwd=os.path.join(COPY, "tree"), stdout=file, stderr=file, timeout=seconds).returncode
-        except subprocess.TimeoutExpired: return -1
+def run(words, log, seconds=LIMIT, stops=False):
+    """The status of a command; 1 as soon as a test fails, if it `stops` there, and -1 when it takes too long."""
+    end = time.monotonic() + seconds
+    with open(log, "ab") as file, open(log, "rb") as reader:
+        reader.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            words, cwd=os.path.join(COPY, "tree"), stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+            start_new_session=True)
+        try:
+            while True:
+                try: return process.wait(timeout=0.5)
+                except subprocess.TimeoutExpired: pass
+                if time.monotonic() > end: return -1
+                text = reader.read(1 << 22)
+                if stops and ("✘ Test".encode() in text or b"Fatal error" in text): return 1
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def judge(number, subject, old, new):
@@ -57,10 +74,11 @@ def judge(number, subject, old, new):
             ("the suites of the others", ["--filter", rest]),
             ("the whole suite", []),
         ):
-            status = run(["swift", "test", "--skip-build", *words], log)
+            status = run(["swift", "test", "--skip-build", *words], log, stops=True)
             if status == -1: return f"killed by time, in {name}"
             if status != 0:
-                lines = [line for line in open(log, errors="replace") if "✘" in line or "Fatal error" in line]
+                with open(log, errors="replace") as file:
+                    lines = [line for line in file if "✘" in line or "Fatal error" in line]
                 first = lines[0].split("✘")[-1].strip()[:90] if lines else f"status {status}"
                 return f"killed by {name}: {first}"
         return "survived"

@@ -55,8 +55,14 @@ public enum Tool {
         if !environment.isEmpty {
             process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         }
-        let (output, errors) = (Pipe(), Pipe())
+        let output = Pipe()
         process.standardOutput = output
+        // A file, which takes any number of messages while standard output is being read.
+        let errorPath = NSTemporaryDirectory() + "qcow2-errors-" + UUID().uuidString
+        guard FileManager.default.createFile(atPath: errorPath, contents: nil),
+            let errors = FileHandle(forUpdatingAtPath: errorPath)
+        else { throw Failed(description: "no file for the errors of \(name) in \(errorPath)") }
+        try FileManager.default.removeItem(atPath: errorPath)
         process.standardError = errors
         let standardInput = Pipe()
         process.standardInput = standardInput
@@ -64,10 +70,10 @@ public enum Tool {
         // No test says more than a pipe holds. A tool that ended without reading is no reason for a signal to end us.
         withoutBrokenPipeSignal { try? standardInput.fileHandleForWriting.write(contentsOf: Data(input.utf8)) }
         try standardInput.fileHandleForWriting.close()
-        // No tool here prints more to standard error than a pipe holds.
         let outputData = output.fileHandleForReading.readDataToEndOfFile()
-        let errorData = errors.fileHandleForReading.readDataToEndOfFile()
         process.waitUntilExit()
+        try errors.seek(toOffset: 0)
+        let errorData = try errors.readToEnd() ?? Data()
         return Result(
             status: process.terminationStatus, output: String(decoding: outputData, as: UTF8.self),
             errors: String(decoding: errorData, as: UTF8.self), wasKilled: process.terminationReason != .exit)

@@ -113,7 +113,7 @@ struct RefcountComparison {
     /// Notes that a cluster's refcount isn't the number of its references.
     func report(_ cluster: UInt64, _ references: UInt64, _ refcount: UInt64, _ sink: FindingSink) {
         let place = geometry.offset(ofCluster: cluster)
-        func add(_ rule: CheckRule, _ message: @autoclosure () -> String) {
+        func add(_ rule: FindingRule, _ message: @autoclosure () -> String) {
             sink.add(rule, at: place, in: "refcounts", index: cluster, message())
         }
         if references > geometry.maximumRefcount {

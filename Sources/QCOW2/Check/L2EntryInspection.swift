@@ -40,7 +40,7 @@ struct L2EntryInspection: Sendable {
 
     /// What the entry refers to; what is wrong with it goes to `sink`, if there is one.
     func target(of entry: L2Entry, in table: Span<UInt8>, _ place: Place, _ sink: FindingSink?) -> L2EntryTarget {
-        func add(_ rule: CheckRule, _ why: @autoclosure () -> String) {
+        func add(_ rule: FindingRule, _ why: @autoclosure () -> String) {
             sink?.add(
                 rule, at: place.offset, in: "L2 table",
                 index: UInt64(place.position / geometry.l2EntryByteCount),
@@ -55,7 +55,7 @@ struct L2EntryInspection: Sendable {
     }
 
     private func compressedTarget(
-        _ entry: L2Entry, _ add: (CheckRule, @autoclosure () -> String) -> Void
+        _ entry: L2Entry, _ add: (FindingRule, @autoclosure () -> String) -> Void
     ) -> L2EntryTarget {
         if entry.isCopied { add(.copiedFlagCompressed, "a compressed cluster carries the copied flag") }
         let compressed = CompressedCluster(descriptor: entry.rawValue & L2Entry.Bits.descriptor, in: geometry)
@@ -82,7 +82,7 @@ struct L2EntryInspection: Sendable {
     }
 
     private func ownTarget(
-        _ entry: L2Entry, _ place: Place, _ add: (CheckRule, @autoclosure () -> String) -> Void
+        _ entry: L2Entry, _ place: Place, _ add: (FindingRule, @autoclosure () -> String) -> Void
     ) -> L2EntryTarget {
         if entry.rawValue & L2Entry.Bits.reserved != 0 { add(.l2EntryReservedBits, "reserved bits are set") }
         if entry.rawValue & L2Entry.Bits.zero != 0, !geometry.hasZeroFlag {
@@ -112,7 +112,7 @@ struct L2EntryInspection: Sendable {
     }
 
     private func dataFileTarget(
-        _ entry: L2Entry, _ place: Place, _ add: (CheckRule, @autoclosure () -> String) -> Void
+        _ entry: L2Entry, _ place: Place, _ add: (FindingRule, @autoclosure () -> String) -> Void
     ) -> L2EntryTarget {
         let offset = entry.rawValue & L2Entry.Bits.hostOffset
         guard offset != 0 || entry.isCopied else { return L2EntryTarget() }

@@ -79,7 +79,7 @@ struct MappingIndex {
         /// Its index in the table.
         var number: Int { stretch.firstIndex + index }
 
-        func add(_ rule: CheckRule, _ sink: FindingSink, _ what: @autoclosure () -> String) {
+        func add(_ rule: FindingRule, _ sink: FindingSink, _ what: @autoclosure () -> String) {
             let tree = subject.trees[stretch.tree]
             sink.add(
                 rule, at: stretch.offset.saturating(adding: UInt64(index * L1Entry.byteCount)), in: tree.name,

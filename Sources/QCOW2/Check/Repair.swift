@@ -51,7 +51,7 @@ public struct RepairReport: Sendable {
     public internal(set) var clearsBitmapsPromise = false
 }
 
-extension CheckRule {
+extension FindingRule {
     /// Whether a repair of everything leaves nothing of such a finding; as long as all references are known.
     var isRepairable: Bool {
         switch self {

@@ -34,7 +34,7 @@ struct RepairPlanner {
     var knowsAllReferences: Bool {
         // Repairing everything takes a promise of bitmaps back that aren't found; freeing leaks would only lose them.
         (scope == .all || count(.bitmapsMissing) == 0) && subject.isComplete
-            && CheckRule.allCases.allSatisfy { !$0.hidesReferences || count($0) == 0 }
+            && FindingRule.allCases.allSatisfy { !$0.hidesReferences || count($0) == 0 }
     }
 
     /// Whether clusters would be freed that have a refcount, but no reference.
@@ -50,7 +50,7 @@ struct RepairPlanner {
         }
     }
 
-    private func count(_ rule: CheckRule) -> UInt64 { report.before.count(of: rule.code) }
+    private func count(_ rule: FindingRule) -> UInt64 { report.before.count(of: rule.code) }
 
     /// Whether copied flags are made to agree with the new refcounts.
     private var repairsFlags: Bool {
@@ -58,8 +58,8 @@ struct RepairPlanner {
         guard subject.canMoveL2Tables, !keepsSnapshotTable else { return false }
         if scope == .all { return true }
         // Leaks alone are no reason to trust the rest.
-        return CheckRule.allCases.allSatisfy { rule in
-            rule.severity < .corruption || rule.isAboutFlags || count(rule) == 0
+        return FindingRule.allCases.allSatisfy { rule in
+            rule.severity < .corruption || rule.isAboutFlags || rule.isMark || count(rule) == 0
         }
     }
 
@@ -88,8 +88,8 @@ struct RepairPlanner {
     /// Whether nothing is wrong afterwards.
     private var leavesNothing: Bool {
         guard knowsAllReferences, subject.canMoveL2Tables else { return false }
-        return CheckRule.allCases.allSatisfy { rule in
-            if count(rule) == 0 || rule.severity <= .notice { return true }
+        return FindingRule.allCases.allSatisfy { rule in
+            if count(rule) == 0 || rule.severity <= .notice || rule.isMark { return true }
             return scope == .all ? rule.isRepairable : rule.severity == .leak || rule.isAboutFlags
         }
     }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
-/// An image that may be too damaged to be opened: it can be checked and repaired, and nothing else.
+/// An image that may be too damaged to be opened: it can be checked and repaired, and what is left of it can be read.
 ///
 /// ```swift
 /// let image = try SuspectImage.open("disk.qcow2", for: .reading)
 /// let report = try image.check { finding in print(finding.message) }
+/// for snapshot in image.snapshots { print(snapshot.name) }
 /// ```
 ///
 /// Opens images whose snapshot table, L1 table or refcount table ``Image`` refuses. What is left of the refusals: files
@@ -20,6 +21,19 @@ public struct SuspectImage<S: Storage & ~Copyable>: ~Copyable {
         let subject = try ImageReading(reading: storage, FindingSink(limitPerCode: 0) { _ in })
         image = Image(storage: storage, opened: OpenedImage(subject))
     }
+
+    /// Bytes of a cluster, the unit of mapping: 512 to 2 MiB.
+    public var clusterSize: Int { image.clusterSize }
+
+    /// The snapshots whose entries can be read and lead to an L1 table in the file, in table order.
+    public var snapshots: [Snapshot] { image.snapshots }
+
+    /// Reads guest data of one state of the disk, as ``Image/read(_:at:of:)`` does.
+    ///
+    /// - Throws: What that throws: `corrupt` where what leads to the data can't be followed.
+    public func read(
+        _ byteCount: Int, at offset: GuestOffset, of state: DiskState = .active
+    ) throws(QCOW2Error) -> [UInt8] { try image.read(byteCount, at: offset, of: state) }
 
     /// Ends the image's life, and hands its storage back.
     public consuming func close() -> S { image.close() }

@@ -59,7 +59,7 @@ struct TableClaims: Sendable {
         _ table: MetadataTables.Table, _ other: MetadataTables.Table, _ geometry: ImageGeometry, _ sink: FindingSink
     ) {
         let kinds = [table.kind, other.kind]
-        let rule: CheckRule
+        let rule: FindingRule
         if kinds.allSatisfy({ $0 == .activeL1 || $0 == .snapshotL1 }) {
             rule = kinds.contains(.activeL1) ? .activeL1Shared : .snapshotL1Shared
             if rule == .activeL1Shared { sharesActiveL1 = true }

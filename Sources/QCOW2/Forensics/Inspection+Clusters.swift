@@ -6,62 +6,47 @@ extension Inspection {
     private typealias Layout = Header.Layout
 
     mutating func inspectClusters<S: Storage & ~Copyable>(
-        _ header: LenientHeader, _ geometry: ImageGeometry, from storage: borrowing S, _ options: InspectionOptions
+        _ reading: ImageReading, from storage: borrowing S, _ options: InspectionOptions, _ sink: FindingSink,
+        _ list: FindingList
     ) throws(QCOW2Error) {
-        var walk = ReferenceWalk(
-            geometry, fileByteCount: fileByteCount, byteLimit: options.tableByteLimit,
-            hasExternalData: header.incompatibleFeatures.contains(.externalDataFile))
-        walk.referenced.insert(0)
-        for region in regions {
-            if let run = geometry.run(at: region.offset, byteCount: region.byteCount) { walk.referenced.insert(run) }
-        }
-        let bitmapTables = regions.filter { $0.name == Self.bitmapTableName }
-        let refcounts: RefcountTable
+        let geometry = reading.geometry
+        let claims = TableClaims(reading, sink)
+        collected.take(list)
+        try inspectRegions(geometry, from: storage)
+        let reached: ReachedClusters
+        let areReferencesKnown: Bool
         do throws(QCOW2Error) {
-            refcounts = try readRefcountTable(header, geometry, from: storage)
-            for block in refcounts.blockOffsets {
-                if let block { walk.referenced.insert(geometry.cluster(at: block)) }
-            }
-            try walk.addBitmapTables(bitmapTables.map { ($0.offset, $0.byteCount) }, from: storage, &work)
-            try walk.addL1Tables(l1Tables(header), from: storage, &work)
+            let mappings = try MappingIndex(reading, claims, reading: storage, sink, &work)
+            areReferencesKnown = reading.isComplete && mappings.isComplete
+            reached = try ReachedClusters(
+                reading, mappings, byteLimit: options.tableByteLimit, from: storage, sink, &work)
         } catch  where error.code != .cancelled {
-            report(.readFailed, .corruption, error.message, at: error.offset)
+            report(.readFailed, error.message, at: error.offset)
             return
         }
-        reportReferences(walk)
-        inspectDiskEnd(header, geometry, from: storage)
-        guard !walk.isCut else {
+        collected.take(list)
+        inspectDiskEnd(reading, from: storage)
+        guard !reached.isCut else {
             report(
                 .searchCut,
-                "After \(walk.readByteCount) bytes of tables it is still not known which clusters are in use: "
-                    + "nothing was searched for remnants.")
+                "The image's tables are larger than the limits, so it isn't known which clusters are in use: nothing was "
+                    + "searched for remnants.")
             return
         }
-        clusters = ClusterSummary(total: walk.referenced.clusterCount)
-        inspectTail(walk.referenced, geometry, from: storage)
-        var surveyor = TreeSurveyor(walk, refcounts, byteLimit: options.searchByteLimit)
+        clusters = ClusterSummary(total: reading.fileClusterCount)
+        clusters?.areReferencesKnown = areReferencesKnown
+        inspectTail(reached.clusters, geometry, from: storage)
+        let refcounts = reading.refcounts
+        var surveyor = TreeSurveyor(reached, refcounts, byteLimit: options.searchByteLimit)
         do throws(QCOW2Error) {
-            try count(walk.referenced, refcounts, from: storage)
-            try search(walk, refcounts, &surveyor, from: storage, options)
+            try count(reached.clusters, refcounts, from: storage)
+            try search(reached, refcounts, &surveyor, from: storage, options)
             try settle(&surveyor, from: storage)
         } catch  where error.code != .cancelled {
             clusters?.isCut = true
-            report(.readFailed, .corruption, error.message, at: error.offset)
+            report(.readFailed, error.message, at: error.offset)
         }
         reportRemnants()
-    }
-
-    /// The refcount table, as far as it can be one.
-    private func readRefcountTable<S: Storage & ~Copyable>(
-        _ header: LenientHeader, _ geometry: ImageGeometry, from storage: borrowing S
-    ) throws(QCOW2Error) -> RefcountTable {
-        guard let table = tables.first(where: { $0.name == "refcount table" }), let known = header.known else {
-            return RefcountTable(empty: geometry)
-        }
-        var readable = known
-        let byteCount = min(table.presentByteCount, ImageGeometry.maximumRefcountTableByteCount)
-        readable.refcountTableClusterCount = UInt32(geometry.clusterCount(forBytes: byteCount))
-        return try RefcountTable(reading: readable, storage, FileBounds(byteCount: fileByteCount)) { _, _, _ in }
     }
 
     /// Counts what the clusters are, by the refcount blocks that there are.
@@ -112,61 +97,29 @@ extension Inspection {
         }
     }
 
-    /// The parts of the file that are L1 tables of the active state or of a snapshot.
-    private func l1Tables(_ header: LenientHeader) -> [(offset: HostOffset, byteCount: UInt64)] {
-        let active = (
-            offset: HostOffset(header[Layout.l1TableOffset]),
-            byteCount: header[Layout.l1Size] * UInt64(L1Entry.byteCount)
-        )
-        let others = snapshots.map { record in
-            (offset: record.l1TableOffset, byteCount: UInt64(record.l1EntryCount) * UInt64(L1Entry.byteCount))
-        }
-        // A table at 0 would be the header.
-        return ([active] + others).filter { $0.offset.rawValue != 0 }
-    }
-
-    private mutating func reportReferences(_ walk: ReferenceWalk) {
-        if walk.invalid.count > 0 {
-            report(
-                .entriesInvalid, .corruption,
-                "\(walk.invalid.count) entries of L1 and L2 tables are ones that the format forbids.",
-                at: walk.invalid.first)
-        }
-        if walk.pastEnd.count > 0 {
-            report(
-                .referencesPastEnd, .corruption,
-                "\(walk.pastEnd.count) entries of L1 and L2 tables point past the end of the file, up to "
-                    + "\(HostOffset(walk.largestOffset)): the file was cut off, or the entries are damaged.",
-                at: walk.pastEnd.first)
-        }
-    }
-
     /// Looks at what the active L1 table maps past the end of the disk, and at the rest of the disk's last cluster.
     private mutating func inspectDiskEnd<S: Storage & ~Copyable>(
-        _ header: LenientHeader, _ geometry: ImageGeometry, from storage: borrowing S
+        _ reading: ImageReading, from storage: borrowing S
     ) {
-        let (size, offset) = (header[Layout.size], HostOffset(header[Layout.l1TableOffset]))
-        guard offset.rawValue != 0, geometry.isAligned(offset) else { return }
-        let needed = geometry.l1EntryCount(forDiskSize: size)
-        let count = min(header[Layout.l1Size], ImageGeometry.maximumL1EntryCount)
-        if count > needed {
-            let start = offset.saturating(adding: needed * UInt64(L1Entry.byteCount))
-            let bytes = read((count - needed) * UInt64(L1Entry.byteCount), at: start, from: storage)
+        let (header, geometry, tree) = (reading.header, reading.geometry, reading.trees[0])
+        let needed = geometry.l1EntryCount(forDiskSize: header.size)
+        if UInt64(tree.entryCount) > needed {
+            let start = tree.offset.saturating(adding: needed * UInt64(L1Entry.byteCount))
+            let bytes = read((UInt64(tree.entryCount) - needed) * UInt64(L1Entry.byteCount), at: start, from: storage)
             let wholeCount = bytes.count / L1Entry.byteCount
             let used = (0..<wholeCount).count { bytes.span.loadBigEndian(at: $0 * 8, as: UInt64.self) != 0 }
             if used > 0 {
                 report(
                     .activeVMState,
-                    "\(used) entries of the active L1 table lie past the end of the disk: VM state, or what is left "
-                        + "of a larger disk.", at: start, in: "active L1 table", index: needed)
+                    "\(used) entries of the active L1 table lie behind the disk's end: VM state, or what is left of it.",
+                    at: start, in: tree.name, index: needed)
             }
         }
-        guard size % geometry.clusterSize != 0, header[Layout.cryptMethod] == 0,
-            !header.incompatibleFeatures.contains(.externalDataFile)
+        guard header.size % geometry.clusterSize != 0, reading.fields[Layout.cryptMethod] == 0, !reading.hasDataFile
         else { return }
-        let indices = geometry.indices(of: GuestOffset(size))
-        guard indices.l1 < count else { return }
-        let l1Bytes = read(8, at: offset.saturating(adding: indices.l1 * 8), from: storage)
+        let indices = geometry.indices(of: GuestOffset(header.size))
+        guard indices.l1 < tree.entryCount else { return }
+        let l1Bytes = read(8, at: tree.offset.saturating(adding: indices.l1 * 8), from: storage)
         guard l1Bytes.count == 8, let l2Table = L1Entry(rawValue: l1Bytes.span.loadBigEndian(at: 0)).l2Table else {
             return
         }

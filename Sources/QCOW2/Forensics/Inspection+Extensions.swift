@@ -5,28 +5,33 @@
 extension Inspection {
     private typealias Layout = Header.Layout
 
-    mutating func inspectExtensions(_ header: LenientHeader) {
-        let area = header.lenientExtensions
-        extensions = area.records
-        for record in area.records { annotate(record) }
-        for error in area.defects {
-            report(.extensionInvalid, .corruption, error.message, at: error.offset, in: "header extensions")
-        }
-        var seen: Set<UInt32> = []
-        for record in area.records {
-            let code = String(record.type, radix: 16)
-            if record.name == nil {
+    /// More than any program writes; a cluster of 2 MiB could hold 262,144 empty ones.
+    private static let maximumExtensionCount = 4096
+
+    mutating func inspectExtensions(_ reading: ImageReading) {
+        let header = reading.fields
+        for record in reading.extensionArea.records {
+            guard extensions.count < Self.maximumExtensionCount else {
+                isDumpCut = true
+                break
+            }
+            // Where the file ends in the area, that was padded with zeros.
+            guard record.data.lowerBound <= header.bytes.count else { break }
+            let shown = ExtensionRecord(
+                type: record.kind.rawValue, name: record.kind.name, offset: record.offset,
+                claimedByteCount: record.claimedByteCount,
+                data: Array(header.bytes[record.data.lowerBound..<min(record.data.upperBound, header.bytes.count)]))
+            extensions.append(shown)
+            annotate(shown)
+            if record.kind.name == nil {
                 report(
-                    .extensionUnknown, "The header extension 0x\(code) of \(record.data.count) bytes is unknown.",
-                    at: record.offset, in: "header extensions")
-            } else if !seen.insert(record.type).inserted {
-                report(
-                    .extensionDuplicate, "The header extension 0x\(code) appears more than once.",
-                    at: record.offset, in: "header extensions")
+                    .extensionUnknown,
+                    "The header extension 0x\(String(record.kind.rawValue, radix: 16)) of \(shown.data.count) bytes is "
+                        + "unknown.", at: record.offset, in: "header extensions")
             }
         }
-        inspectBackingFile(header)
-        inspectHiddenData(header, extensionsEnd: area.end)
+        inspectBackingFile(reading)
+        inspectHiddenData(header, extensionsEnd: reading.extensionArea.end)
     }
 
     private mutating func annotate(_ record: ExtensionRecord) {
@@ -44,23 +49,19 @@ extension Inspection {
         annotate("header extension: \(record.name ?? "unknown")", at: record.offset, fields)
     }
 
-    private mutating func inspectBackingFile(_ header: LenientHeader) {
+    private mutating func inspectBackingFile(_ reading: ImageReading) {
+        let header = reading.fields
         let offset = HostOffset(header[Layout.backingFileOffset])
-        guard offset.rawValue != 0 else { return }
-        let place = HostOffset(UInt64(Layout.backingFileOffset.offset))
+        let place = Layout.backingFileOffset.place
         let byteCount = header[Layout.backingFileSize]
+        // A name somewhere else is a field that the reading refused.
         let limit = header.geometry?.clusterSize ?? ImageGeometry.sectorSize
-        guard offset.rawValue <= limit, byteCount <= limit - offset.rawValue, byteCount <= 1023 else {
-            report(
-                .backingFileOutside, .corruption,
-                "The backing file's name of \(byteCount) bytes at \(offset) is not inside the header's cluster.",
-                at: place)
-            return
-        }
+        guard offset.rawValue != 0, offset.rawValue <= limit, byteCount <= limit - offset.rawValue,
+            byteCount <= Header.maximumBackingFileNameByteCount
+        else { return }
         let start = min(Int(offset.rawValue), header.bytes.count)
         let nameBytes = Array(header.bytes[start..<min(start + Int(byteCount), header.bytes.count)])
-        let format = extensions.last { $0.type == HeaderExtension.Kind.backingFileFormat.rawValue }
-            .map { String(decoding: $0.data, as: UTF8.self) }
+        let format = reading.extensions.last(.backingFileFormat).map { String(decoding: $0.data, as: UTF8.self) }
         let name = BackingFileName(offset: offset, nameBytes: nameBytes, format: format)
         backingFile = name
         // Where the file ends before the name, there is no field to show.
@@ -93,7 +94,7 @@ extension Inspection {
     }
 
     /// Finds bytes in the first cluster that belong to nothing: QEMU would erase them with its next header.
-    private mutating func inspectHiddenData(_ header: LenientHeader, extensionsEnd: Int) {
+    private mutating func inspectHiddenData(_ header: HeaderFields, extensionsEnd: Int) {
         guard header.geometry != nil else { return }
         var used = [(start: 0, end: extensionsEnd)]
         if let backingFile {

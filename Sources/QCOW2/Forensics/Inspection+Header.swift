@@ -5,66 +5,22 @@
 extension Inspection {
     private typealias Layout = Header.Layout
 
-    /// Reads the header and, where the cluster size is one, the whole first cluster.
-    mutating func readHeader<S: Storage & ~Copyable>(from storage: borrowing S) -> LenientHeader {
-        let sector = read(ImageGeometry.sectorSize, at: HostOffset(0), from: storage)
-        var header = LenientHeader(sector)
-        if let geometry = header.geometry, geometry.clusterSize > ImageGeometry.sectorSize {
-            let cluster = read(geometry.clusterSize, at: HostOffset(0), from: storage)
-            if cluster.count >= sector.count { header = LenientHeader(cluster) }
-        }
-        if !header.bytes.isEmpty {
-            annotate("header", at: HostOffset(0), Header.annotatedFields(ofWhateverIn: header.bytes.span))
-        }
-        hasMagic = header.hasMagic
-        return header
-    }
-
-    /// Says whether the image could be opened, which reads the header and the snapshot table once more.
-    mutating func inspectOpening<S: Storage & ~Copyable>(of storage: borrowing S) {
-        do throws(QCOW2Error) {
-            _ = try OpenedImage(reading: storage)
-        } catch {
-            openingError = error
-            guard error.code != .inputOutput else { return }
-            if error.code == .notQCOW2 {
-                report(.notQCOW2, .corruption, error.message, at: error.offset)
-            } else {
-                let severity: Finding.Severity = error.code == .unsupported ? .unsupported : .corruption
-                report(.cannotBeOpened, severity, error.message, at: error.offset)
-            }
-        }
-    }
-
-    mutating func inspectHeader(_ header: LenientHeader) {
-        version = header.version
-        guard let version = header.version else {
-            report(.headerTruncated, .corruption, "The file ends in its header, after \(header.bytes.count) bytes.")
-            return
-        }
-        if version != 2, version != 3 {
-            let reading = version < 2 ? "nothing behind the version is shown" : "the rest is read as version 3's"
+    mutating func inspectHeader(_ reading: ImageReading) {
+        summarize(reading.fields)
+        let size = reading.header.size
+        if reading.fields.has(Layout.size), size % ImageGeometry.sectorSize != 0 {
             report(
-                .versionUnknown, .unsupported, "The version is \(version); \(reading).",
-                at: HostOffset(UInt64(Layout.version.offset)))
+                .diskSizeOdd, "The disk has \(size) bytes, not whole sectors; guests see it cut off.",
+                at: Layout.size.place, in: "header")
         }
-        guard version >= 2 else { return }
-        let needed = version == 2 ? Layout.version2ByteCount : Layout.version3ByteCount
-        if header.bytes.count < needed {
-            report(
-                .headerTruncated, .corruption,
-                "The file ends in its header: \(header.bytes.count) of \(needed) bytes are there.")
-        }
-        summarize(header)
-        inspectFields(header)
-        inspectFeatures(header)
-        inspectRest(header)
+        inspectFeatures(reading)
+        inspectRest(reading.fields)
     }
 
-    private mutating func summarize(_ header: LenientHeader) {
+    private mutating func summarize(_ header: HeaderFields) {
         virtualSize = header.has(Layout.size) ? header[Layout.size] : nil
         clusterSize = header.geometry?.clusterByteCount
-        if version == 2 {
+        if header.version == 2 {
             refcountBits = 16
         } else if header.has(Layout.refcountOrder), header[Layout.refcountOrder] <= 6 {
             refcountBits = 1 << Int(header[Layout.refcountOrder])
@@ -73,61 +29,10 @@ extension Inspection {
         compressionType = UInt8(truncatingIfNeeded: header[Layout.compressionType])
     }
 
-    /// Reports values that the format forbids.
-    private mutating func inspectFields(_ header: LenientHeader) {
-        func complain<T>(_ field: Field<T>, _ isWrong: Bool, _ allowed: String) {
-            guard header.has(field), isWrong else { return }
-            report(
-                .headerFieldInvalid, .corruption,
-                "The field \(field.name) is \(header[field]), which isn't \(allowed).",
-                at: HostOffset(UInt64(field.offset)), in: "header")
-        }
-        let clusterBits = header[Layout.clusterBits]
-        complain(Layout.clusterBits, !(9...21).contains(clusterBits), "9 to 21")
-        if header.incompatibleFeatures.contains(.extendedL2), (9...13).contains(clusterBits) {
-            complain(Layout.clusterBits, true, "at least 14, as extended L2 entries need")
-        }
-        complain(Layout.cryptMethod, header[Layout.cryptMethod] > 2, "0 to 2")
-        complain(Layout.refcountOrder, header[Layout.refcountOrder] > 6, "0 to 6")
-        complain(Layout.headerLength, header.byteCount == nil, "104 to the cluster size")
-        if header.byteCount != nil, header[Layout.headerLength] % 8 != 0 {
-            complain(Layout.headerLength, true, "a multiple of 8")
-        }
-        complain(Layout.size, header[Layout.size] >= 1 << 63, "less than 2^63")
-        complain(
-            Layout.snapshotCount, header[Layout.snapshotCount] > UInt64(Header.maximumSnapshotCount), "at most 65536")
-        let hasType = header[Layout.compressionType] != 0
-        if header[Layout.compressionType] > 1 {
-            report(
-                .compressionTypeUnknown, .unsupported,
-                "The compression type is \(header[Layout.compressionType]); only 0 and 1 are known.",
-                at: HostOffset(UInt64(Layout.compressionType.offset)), in: "header")
-        }
-        if hasType != header.incompatibleFeatures.contains(.compressionType) {
-            let isPresent = header.has(Layout.compressionType)
-            complain(Layout.compressionType, true, "in accord with its feature bit")
-            complain(Layout.incompatibleFeatures, !isPresent, "in accord with a header without compression_type")
-        }
-        complain(Layout.refcountTableClusters, header[Layout.refcountTableClusters] == 0, "at least 1")
-        if let geometry = header.geometry {
-            let needed = geometry.l1EntryCount(forDiskSize: header[Layout.size])
-            complain(Layout.l1Size, header[Layout.l1Size] < needed, "enough for the disk, which needs \(needed)")
-            let limit = ImageGeometry.maximumL1EntryCount
-            complain(Layout.l1Size, header[Layout.l1Size] > limit, "at most \(limit)")
-            let tableLimit = ImageGeometry.maximumRefcountTableByteCount >> UInt64(geometry.clusterBits)
-            complain(
-                Layout.refcountTableClusters, header[Layout.refcountTableClusters] > tableLimit,
-                "at most \(tableLimit)")
-        }
-        if header[Layout.size] % ImageGeometry.sectorSize != 0 {
-            report(
-                .diskSizeOdd, "The disk has \(header[Layout.size]) bytes, not whole sectors; guests see it cut off.",
-                at: HostOffset(UInt64(Layout.size.offset)), in: "header")
-        }
-    }
-
-    private mutating func inspectFeatures(_ header: LenientHeader) {
-        let names = header.lenientExtensions.featureNames
+    /// Notes the feature bits, and what they mean for who looks at the image.
+    private mutating func inspectFeatures(_ reading: ImageReading) {
+        let header = reading.fields
+        let names = FeatureNameTable(decoding: reading.extensions.last(.featureNames)?.data ?? [])
         for kind in FeatureBit.Kind.allCases {
             let (field, known) = kind.layout
             let word = header[field]
@@ -135,39 +40,28 @@ extension Inspection {
                 let own = known.count > bit ? known[bit] : nil
                 let name = own ?? names[kind: kind.number, bit: UInt8(bit)]
                 features.append(FeatureBit(kind: kind, bit: bit, name: name, isKnown: own != nil))
-                guard own == nil else { continue }
+                // An incompatible one is what the image is refused for.
+                guard own == nil, let rule = kind.unknown else { continue }
                 report(
-                    kind.unknownCode, kind == .incompatible ? .unsupported : .notice,
+                    rule,
                     "The \(kind.rawValue) feature bit \(bit) is unknown"
                         + (name.map { ", and called '\(escaped($0.utf8))' by the image." } ?? "."),
-                    at: HostOffset(UInt64(field.offset)), in: "header", index: UInt64(bit))
+                    at: field.place, in: "header", index: UInt64(bit))
             }
         }
-        let place = HostOffset(UInt64(Layout.incompatibleFeatures.offset))
-        let bits = header.incompatibleFeatures
-        if bits.contains(.dirty) {
+        if reading.hasDataFile {
             report(
-                .markedDirty,
-                "The image is marked dirty: its last writer didn't close it, and refcounts may be wrong.", at: place)
-        }
-        if bits.contains(.corrupt) {
-            report(
-                .markedCorrupt, .corruption, "The image is marked corrupt: a writer found its metadata damaged.",
-                at: place)
-        }
-        if bits.contains(.externalDataFile) {
-            report(.externalDataFile, "The guest's data is in another file, which is not opened.", at: place)
+                .externalDataFile, "The guest's data is in another file, which is not opened.",
+                at: Layout.incompatibleFeatures.place)
         }
         if header[Layout.cryptMethod] != 0 {
             let method = [1: "AES", 2: "LUKS"][header[Layout.cryptMethod]] ?? "an unknown method"
-            report(
-                .encrypted, "The guest's data is encrypted with \(method).",
-                at: HostOffset(UInt64(Layout.cryptMethod.offset)))
+            report(.encrypted, "The guest's data is encrypted with \(method).", at: Layout.cryptMethod.place)
         }
     }
 
     /// Looks at the header's bytes behind the fields that have a name.
-    private mutating func inspectRest(_ header: LenientHeader) {
+    private mutating func inspectRest(_ header: HeaderFields) {
         guard let byteCount = header.byteCount, header[Layout.version] >= 3 else { return }
         let start = Layout.compressionType.end
         let end = min(byteCount, header.bytes.count)
@@ -188,9 +82,10 @@ extension Inspection.FeatureBit.Kind {
         }
     }
 
-    fileprivate var unknownCode: Finding.Code {
+    /// What it is to have a bit that this library doesn't know, unless that forbids to open the image.
+    fileprivate var unknown: FindingRule? {
         switch self {
-        case .incompatible: .incompatibleFeatureUnknown
+        case .incompatible: nil
         case .compatible: .compatibleFeatureUnknown
         case .autoclear: .autoclearFeatureUnknown
         }
@@ -212,7 +107,7 @@ extension Inspection.FeatureBit.Kind {
 
 extension Header {
     /// The fields that `bytes` has, in a file of any version from 2 on; of others only what names the version.
-    fileprivate static func annotatedFields(ofWhateverIn bytes: Span<UInt8>) -> [AnnotatedField] {
+    static func annotatedFields(ofWhateverIn bytes: Span<UInt8>) -> [AnnotatedField] {
         let isKnownLayout = bytes.count >= 8 && Layout.version.load(from: bytes) >= 2
         guard isKnownLayout else {
             return AnnotatedField.annotate(

@@ -45,8 +45,8 @@ extension Inspection {
     public struct Table: Hashable, Sendable {
         public let name: String
         public let offset: HostOffset
-        /// The length that is claimed; `nil` when the claim is too large for any file.
-        public let byteCount: UInt64?
+        /// The length that is claimed.
+        public let byteCount: UInt64
         /// How many of those bytes the file has.
         public let presentByteCount: UInt64
     }
@@ -166,7 +166,7 @@ extension Inspection {
         public internal(set) var total: UInt64 = 0
         /// Those that the header reaches.
         public internal(set) var referenced: UInt64 = 0
-        /// Those with a refcount that nothing refers to.
+        /// Those with a refcount that nothing refers to; that is known to, where ``areReferencesKnown`` is false.
         public internal(set) var leaked: UInt64 = 0
         /// Those with refcount 0 that nothing refers to.
         public internal(set) var free: UInt64 = 0
@@ -174,6 +174,10 @@ extension Inspection {
         public internal(set) var referencedWithoutRefcount: UInt64 = 0
         /// Free clusters that aren't zeros.
         public internal(set) var freeWithData: UInt64 = 0
+        /// Whether everything was read that can refer to a cluster.
+        ///
+        /// If not, what it refers to counts as leaked or free.
+        public internal(set) var areReferencesKnown = true
         /// Whether the search stopped early, so that leaked and free clusters are more than these.
         public internal(set) var isCut = false
     }
@@ -190,7 +194,5 @@ extension Inspection {
         let name: String
         let offset: HostOffset
         let byteCount: UInt64
-        /// Whether bytes behind it, in its last cluster, are slack.
-        let hasSlack: Bool
     }
 }

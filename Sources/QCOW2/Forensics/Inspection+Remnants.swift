@@ -10,7 +10,7 @@ extension Inspection {
         for remnant in deletedSnapshots {
             let snapshot = remnant.snapshot
             report(
-                .deletedSnapshot, .notice,
+                .deletedSnapshot,
                 "In \(remnant.place.phrase) is the entry of a snapshot with the ID \(escaped(snapshot.idBytes)) and the "
                     + "name '\(escaped(snapshot.nameBytes))'; its L1 table \(remnant.survey.phrase).",
                 at: remnant.offset, remnant.confidence, because: remnant.confidenceReason)
@@ -18,7 +18,7 @@ extension Inspection {
         for remnant in nestedSnapshots {
             let snapshot = remnant.snapshot
             report(
-                .nestedSnapshot, .notice,
+                .nestedSnapshot,
                 "In \(remnant.place.phrase) is the entry of a snapshot of another image, with the ID "
                     + "\(escaped(snapshot.idBytes)) and the name '\(escaped(snapshot.nameBytes))'.",
                 at: remnant.offset, remnant.confidence, because: remnant.confidenceReason)
@@ -27,7 +27,7 @@ extension Inspection {
         let known = Set(deletedSnapshots.map(\.l1TableOffset))
         for table in oldL1Tables where !known.contains(table.offset) {
             report(
-                .oldL1Table, .notice,
+                .oldL1Table,
                 "In \(table.place.phrase) is what looks like an L1 table with \(table.usedEntryCount) entries: of a "
                     + "deleted snapshot, or of an earlier state of the disk.",
                 at: table.offset, table.confidence, because: table.confidenceReason)
@@ -36,35 +36,31 @@ extension Inspection {
 
     private mutating func reportClusters() {
         guard let clusters else { return }
-        let doubt = areReferencesKnown ? nil : "some tables can't be read, and what they refer to counts as unused"
+        let doubt =
+            clusters.areReferencesKnown ? nil : "some tables can't be read, and what they refer to counts as unused"
         let confidence: Finding.Confidence = doubt == nil ? .confirmed : .unconfirmed
         if clusters.leaked > 0 {
-            report(
-                .leakedClusters, .leak, "\(clusters.leaked) clusters have a refcount, but nothing refers to them.",
-                confidence, because: doubt)
+            let start = "\(clusters.leaked) clusters have a refcount, but "
+            if clusters.areReferencesKnown {
+                report(.leakedClusters, start + "nothing refers to them.")
+            } else {
+                report(
+                    .referencesUnknown, start + "no known reference; what couldn't be read may refer to them.",
+                    confidence, because: doubt)
+            }
         }
         if clusters.freeWithData > 0 {
             report(
-                .freeClustersWithData, .notice,
+                .freeClustersWithData,
                 "\(clusters.freeWithData) free clusters aren't zero: what was deleted may still be in them.",
                 confidence, because: doubt)
         }
         if clusters.referencedWithoutRefcount > 0 {
             report(
-                .clustersUncounted, .corruption,
+                .clustersUncounted,
                 "\(clusters.referencedWithoutRefcount) clusters in use have the refcount 0: the next writer may give "
                     + "them to something else.", at: firstUncounted)
         }
-    }
-
-    /// Whether everything was read that can refer to a cluster.
-    private var areReferencesKnown: Bool {
-        let hiding: [Finding.Code] = [
-            .entriesInvalid, .referencesPastEnd, .tableOutOfBounds, .tableMisaligned, .snapshotEntryInvalid,
-            .bitmapsInvalid, .extensionInvalid, .encryptionInvalid, .readFailed, .versionUnknown,
-            .incompatibleFeatureUnknown,
-        ]
-        return hiding.allSatisfy { findingCounts[$0] == nil }
     }
 }
 

@@ -12,15 +12,16 @@ extension Inspection {
 
     /// Searches what the clusters hold that nothing refers to; holes of the file cost nothing.
     mutating func search<S: Storage & ~Copyable>(
-        _ walk: ReferenceWalk, _ refcounts: RefcountTable, _ surveyor: inout TreeSurveyor, from storage: borrowing S,
+        _ reached: ReachedClusters, _ refcounts: RefcountTable, _ surveyor: inout TreeSurveyor,
+        from storage: borrowing S,
         _ options: InspectionOptions
     ) throws(QCOW2Error) {
-        let geometry = walk.geometry
+        let geometry = reached.geometry
         let clustersPerPiece = max(1, Self.pieceByteCount / geometry.clusterSize)
         var reader = RefcountReader(refcounts, pieceCount: 4096)
         var rest = options.searchByteLimit
         var next: UInt64 = 0
-        while let run = walk.referenced.nextRun(from: next, inSet: false) {
+        while let run = reached.clusters.nextRun(from: next, inSet: false) {
             try work.checkForWish()
             let start = geometry.offset(ofCluster: run.first).rawValue
             let end = min(geometry.offset(ofCluster: run.end - 1).rawValue + geometry.clusterSize, fileByteCount)
@@ -87,7 +88,7 @@ extension Inspection {
             do throws(QCOW2Error) {
                 data = try storage.dataRange(in: position..<fileByteCount)
             } catch {
-                report(.readFailed, .corruption, error.message, at: error.offset)
+                report(.readFailed, error.message, at: error.offset)
                 break
             }
             guard let data else { break }

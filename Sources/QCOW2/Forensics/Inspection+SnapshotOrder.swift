@@ -8,21 +8,18 @@ extension Inspection {
     /// QEMU's new ID is one more than the largest there is. So a gap speaks for a deletion; but whoever deletes the
     /// newest snapshots leaves no gap, and other programs count in other ways.
     mutating func inspectNumbers() {
-        var byID: [[UInt8]: Int] = [:]
         var byName: [[UInt8]: Int] = [:]
-        for (index, record) in snapshots.enumerated() {
-            if let first = byID[record.snapshot.idBytes] {
-                noteRepeated(.snapshotIDRepeated, "ID", index, first)
-            } else {
-                byID[record.snapshot.idBytes] = index
+        for record in snapshots {
+            let first = byName[record.snapshot.nameBytes]
+            guard let first else {
+                byName[record.snapshot.nameBytes] = record.index
+                continue
             }
-            if let first = byName[record.snapshot.nameBytes] {
-                noteRepeated(.snapshotNameRepeated, "name", index, first)
-            } else {
-                byName[record.snapshot.nameBytes] = index
-            }
+            report(
+                .snapshotNameRepeated, "Snapshot \(record.index) has the same name as snapshot \(first).",
+                at: record.offset, in: "snapshot table", index: UInt64(record.index))
         }
-        let numbers = byID.keys.compactMap(decimal).filter { $0 > 0 }.sorted()
+        let numbers = Set(snapshots.compactMap { decimal($0.snapshot.idBytes) }).filter { $0 > 0 }.sorted()
         guard let largest = numbers.last else { return }
         let missingCount = largest - UInt64(numbers.count)
         guard missingCount > 0 else { return }
@@ -38,18 +35,11 @@ extension Inspection {
         }
         let list = gaps.prefix(8).joined(separator: ", ") + (gaps.count > 8 ? " and more" : "")
         report(
-            .snapshotIDMissing, .notice,
+            .snapshotIDMissing,
             "\(missingCount) snapshot IDs below \(largest) are missing: \(list). Where a program gave the IDs that "
                 + "counts as QEMU does, those snapshots were deleted.",
             at: snapshots.first?.offset, in: "snapshot table", .probable,
             because: "programs that count in another way leave gaps by themselves")
-    }
-
-    private mutating func noteRepeated(_ code: Finding.Code, _ what: String, _ index: Int, _ first: Int) {
-        let (record, other) = (snapshots[index], snapshots[first])
-        report(
-            code, "Snapshot \(record.index) has the same \(what) as snapshot \(other.index).",
-            at: record.offset, in: "snapshot table", index: UInt64(record.index))
     }
 
     /// Finds snapshots that are said to be older than the one before them in the table.

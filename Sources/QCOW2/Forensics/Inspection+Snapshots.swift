@@ -3,140 +3,93 @@
 
 /// The snapshot table, entry by entry as long as they parse: section 4.
 extension Inspection {
-    private typealias Layout = Header.Layout
-
     mutating func inspectSnapshots<S: Storage & ~Copyable>(
-        _ header: LenientHeader, from storage: borrowing S
+        _ reading: ImageReading, from storage: borrowing S
     ) throws(QCOW2Error) {
-        guard header.version ?? 0 >= 2 else { return }
-        let offset = HostOffset(header[Layout.snapshotsOffset])
-        let count = header[Layout.snapshotCount]
-        let place = HostOffset(UInt64(Layout.snapshotsOffset.offset))
-        guard count > 0 else {
+        let header = reading.header
+        let offset = header.snapshotTableOffset
+        guard header.snapshotCount > 0 else {
             if offset.rawValue != 0 {
                 report(
                     .staleSnapshotTable,
                     "The header says where a snapshot table is, at \(offset), but counts no snapshots: "
-                        + "a running VM deleted its last one.", at: place)
+                        + "a running VM deleted its last one.", at: Header.Layout.snapshotsOffset.place)
             }
             return
         }
-        let byteCount = try readEntries(header, count: count, at: offset, from: storage)
-        addTable(
-            "snapshot table", at: offset, byteCount: max(1, byteCount), header.geometry?.clusterSize, from: place)
-        guard !snapshots.isEmpty else { return }
-        let snapshotCount = snapshots.count
+        addTable("snapshot table", at: offset, byteCount: max(1, reading.snapshotTableByteCount))
+        let found = (reading.snapshots + reading.unusableSnapshots).sorted { $0.index < $1.index }
+        annotateEntries(found, reading, from: storage)
+        guard !found.isEmpty else { return }
         report(
-            .internalSnapshots, "The image holds \(snapshotCount) snapshots; each is a state of the disk of its own.",
+            .internalSnapshots, "The image holds \(found.count) snapshots; each is a state of the disk of its own.",
             at: offset, in: "snapshot table")
-        for record in snapshots {
+        for found in found {
             try work.checkForWish()
-            inspect(record, header)
+            let record = SnapshotRecord(
+                index: found.index, offset: found.offset, snapshot: Snapshot(found.entry, imageSize: header.size),
+                l1TableOffset: found.entry.l1TableOffset, l1EntryCount: found.entry.l1EntryCount)
+            snapshots.append(record)
+            addRegion(
+                "L1 table of snapshot '\(escaped(record.snapshot.idBytes.prefix(64)))'", at: record.l1TableOffset,
+                byteCount: Self.l1ByteCount(record.l1EntryCount))
+            inspect(record, found.entry, header)
         }
+        remnants.present = Set(snapshots.map { RemnantCollector.Key($0.snapshot) })
         inspectNumbers()
         inspectOrder()
     }
 
-    /// Reads the entries, and returns the bytes that they take.
-    private mutating func readEntries<S: Storage & ~Copyable>(
-        _ header: LenientHeader, count: UInt64, at offset: HostOffset, from storage: borrowing S
-    ) throws(QCOW2Error) -> UInt64 {
-        // A table that would lie in the header's cluster is the header.
-        guard offset.rawValue != 0 else { return 0 }
-        var byteCount: UInt64 = 0
-        do throws(QCOW2Error) {
-            var reader = try SnapshotTableReader(
-                at: offset, isVersion2: header.version ?? 0 < 3, FileBounds(byteCount: fileByteCount))
-            for index in 0..<min(count, UInt64(Header.maximumSnapshotCount)) {
-                try work.checkForWish()
-                let found = try reader.next(from: storage) { base, rest in
-                    guard rest.count > 0 else { return }
-                    annotate(
-                        "snapshot table entry \(index)", at: base,
-                        SnapshotTableEntry.annotatedFields(in: rest, at: base))
-                }
-                byteCount = UInt64(reader.byteCount)
-                snapshots.append(
-                    SnapshotRecord(
-                        index: Int(index), offset: found.offset,
-                        snapshot: Snapshot(found.entry, imageSize: header[Layout.size]),
-                        l1TableOffset: found.entry.l1TableOffset, l1EntryCount: found.entry.l1EntryCount))
-                inspectExtraData(of: found.entry, Int(found.extraByteCount), header, at: found.offset, index)
-            }
-        } catch  where error.code == .corrupt {
-            let index = UInt64(snapshots.count)
-            report(
-                .snapshotEntryInvalid, .corruption,
-                "Entry \(index) of \(count) in the snapshot table doesn't parse, and hides those behind it: "
-                    + error.message, at: error.offset, in: "snapshot table", index: index)
-        } catch  where error.code == .inputOutput {
-            report(.readFailed, .corruption, error.message, at: error.offset ?? offset)
-        }
-        return byteCount
-    }
-
-    private mutating func inspectExtraData(
-        of entry: SnapshotTableEntry, _ byteCount: Int, _ header: LenientHeader, at offset: HostOffset, _ index: UInt64
+    /// Shows the entries' fields, and those of the first one that doesn't parse.
+    private mutating func annotateEntries<S: Storage & ~Copyable>(
+        _ entries: [SnapshotTableReader.Found], _ reading: ImageReading, from storage: borrowing S
     ) {
-        if header.version ?? 0 >= 3, byteCount < 16 {
-            report(
-                .snapshotExtraData, .corruption,
-                "The snapshot has \(byteCount) bytes of extra data; version 3 needs 16.", at: offset,
-                in: "snapshot table", index: index)
-        } else if !entry.unknownExtraData.isEmpty {
-            report(
-                .snapshotExtraData,
-                "The snapshot has \(entry.unknownExtraData.count) bytes of extra data that this library doesn't know.",
-                at: offset, in: "snapshot table", index: index)
+        func show(_ index: Int, at offset: HostOffset, _ byteCount: Int) {
+            let bytes = read(UInt64(byteCount), at: offset, from: storage)
+            guard !bytes.isEmpty else { return }
+            annotate(
+                "snapshot table entry \(index)", at: offset,
+                SnapshotTableEntry.annotatedFields(in: bytes.span, at: offset))
         }
+        for found in entries {
+            guard hasRoomInDump else { return isDumpCut = true }
+            show(found.index, at: found.offset, found.byteCount)
+        }
+        let start = reading.header.snapshotTableOffset
+        guard entries.count < Int(reading.header.snapshotCount), start.rawValue != 0 else { return }
+        let end = start.saturating(adding: (reading.snapshotTableByteCount + 7) / 8 * 8)
+        show(entries.count, at: end, SnapshotTableEntry.maximumByteCount)
     }
 
-    private mutating func inspect(_ record: SnapshotRecord, _ header: LenientHeader) {
+    /// Says what is worth knowing of a snapshot; what is wrong with it is the reading's to say.
+    private mutating func inspect(_ record: SnapshotRecord, _ entry: SnapshotTableEntry, _ header: Header) {
         let snapshot = record.snapshot
-        let index = UInt64(record.index)
         let label = "Snapshot \(record.index)"
-        func note(_ code: Finding.Code, _ message: @autoclosure () -> String) {
-            report(code, .notice, message(), at: record.offset, in: "snapshot table", index: index)
+        func note(_ rule: FindingRule, _ message: @autoclosure () -> String) {
+            report(rule, message(), at: record.offset, in: "snapshot table", index: UInt64(record.index))
         }
-        func complain(_ code: Finding.Code, _ message: @autoclosure () -> String) {
-            report(code, .corruption, message(), at: record.offset, in: "snapshot table", index: index)
-        }
-        if record.l1EntryCount > 0 {
-            let name = "L1 table of snapshot '\(escaped(snapshot.idBytes.prefix(64)))'"
-            let byteCount = UInt64(record.l1EntryCount) * UInt64(L1Entry.byteCount)
-            checkPlace(
-                of: name, at: record.l1TableOffset, byteCount: byteCount, header.geometry?.clusterSize,
-                from: record.offset)
-            if record.l1TableOffset.rawValue > 0, record.l1TableOffset.rawValue < fileByteCount {
-                let present = min(byteCount, fileByteCount - record.l1TableOffset.rawValue)
-                regions.append(Region(name: name, offset: record.l1TableOffset, byteCount: present, hasSlack: true))
-            }
+        if !entry.unknownExtraData.isEmpty {
+            note(
+                .snapshotExtraData,
+                "\(label) has \(entry.unknownExtraData.count) bytes of extra data that this library doesn't know.")
         }
         if snapshot.vmStateSize > 0 {
             note(.vmState, "\(label) holds \(snapshot.vmStateSize) bytes of VM state: the memory of a running machine.")
         }
-        if snapshot.diskSize % ImageGeometry.sectorSize != 0 {
-            complain(.snapshotDiskSize, "\(label) has a disk of \(snapshot.diskSize) bytes, no whole sectors.")
-        } else if let geometry = header.geometry,
-            geometry.l1EntryCount(forDiskSize: snapshot.diskSize) > UInt64(record.l1EntryCount)
-        {
-            complain(
-                .snapshotDiskSize,
-                "\(label) has a disk of \(snapshot.diskSize) bytes, more than its L1 table maps.")
-        } else if snapshot.diskSize != header[Layout.size] & ~(ImageGeometry.sectorSize - 1) {
+        if snapshot.diskSize != header.size & ~(ImageGeometry.sectorSize - 1) {
             note(
                 .snapshotDiskSizeDiffers,
-                "\(label) has a disk of \(snapshot.diskSize) bytes; the active one has \(header[Layout.size]).")
+                "\(label) has a disk of \(snapshot.diskSize) bytes; the active one has \(header.size).")
         }
         if snapshot.date.nanoseconds >= 1_000_000_000 {
-            complain(.snapshotDateInvalid, "\(label) has a date with \(snapshot.date.nanoseconds) nanoseconds.")
+            note(.snapshotDateInvalid, "\(label) has a date with \(snapshot.date.nanoseconds) nanoseconds.")
         } else if snapshot.date.seconds == 0 {
             note(.snapshotDateInvalid, "\(label) has no date.")
         }
         if let why = unusual(snapshot.nameBytes) {
             note(.snapshotNameUnusual, "\(label) has a name that \(why): '\(escaped(snapshot.nameBytes.prefix(64)))'.")
         }
-        if decimal(snapshot.idBytes) == nil {
+        if !snapshot.idBytes.isEmpty, decimal(snapshot.idBytes) == nil {
             note(
                 .snapshotIDUnusual,
                 "\(label) has an ID that no program gives: '\(escaped(snapshot.idBytes.prefix(64)))'.")
@@ -144,11 +97,11 @@ extension Inspection {
     }
 }
 
-/// What is odd about a name, if anything.
+/// What is odd about a name that a reading lets pass, if anything.
 private func unusual(_ name: [UInt8]) -> String? {
     if name.isEmpty { return "is empty" }
-    if name.contains(0) { return "has a zero byte, behind which QEMU shows nothing" }
-    guard let text = String(validating: name, as: UTF8.self) else { return "isn't UTF-8" }
+    // What the reading notes itself.
+    guard let text = String(validating: name, as: UTF8.self), !name.contains(0) else { return nil }
     if text.unicodeScalars.contains(where: { $0.properties.generalCategory == .control }) {
         return "has control characters"
     }

@@ -1,112 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copyright the swift-qcow2 authors.
 
-/// The tables that the header and its extensions point to, and whether the file has them: invariants I-7 to I-9.
+/// The tables that the header and its extensions point to, and what follows each in its last cluster.
+///
+/// Whether they are where they can be is the reading's to say.
 extension Inspection {
     private typealias Layout = Header.Layout
 
     mutating func inspectTables<S: Storage & ~Copyable>(
-        _ header: LenientHeader, from storage: borrowing S
+        _ reading: ImageReading, from storage: borrowing S
     ) throws(QCOW2Error) {
-        guard header.version ?? 0 >= 2 else { return }
-        let clusterSize = header.geometry?.clusterSize
+        let (header, geometry) = (reading.header, reading.geometry)
+        addTable("active L1 table", at: header.l1TableOffset, byteCount: Self.l1ByteCount(header.l1EntryCount))
+        // As the header claims; the reading cut it to what is there.
         addTable(
-            "active L1 table", at: HostOffset(header[Layout.l1TableOffset]),
-            byteCount: header[Layout.l1Size] * UInt64(L1Entry.byteCount), clusterSize,
-            from: HostOffset(UInt64(Layout.l1TableOffset.offset)))
-        let (tableByteCount, overflow) = header[Layout.refcountTableClusters].multipliedReportingOverflow(
-            by: clusterSize ?? 0)
-        addTable(
-            "refcount table", at: HostOffset(header[Layout.refcountTableOffset]),
-            byteCount: overflow ? nil : tableByteCount, clusterSize,
-            from: HostOffset(UInt64(Layout.refcountTableOffset.offset)))
-        for record in extensions { addTables(of: record, header, clusterSize) }
-        if let geometry = header.geometry { try inspectBitmaps(header, geometry, from: storage) }
-        for table in tables where ["active L1 table", "refcount table"].contains(table.name) {
-            annotateEntries(of: table, from: storage)
+            "refcount table", at: HostOffset(reading.fields[Layout.refcountTableOffset]),
+            byteCount: reading.fields[Layout.refcountTableClusters]
+                << UInt64(reading.fields.geometry?.clusterBits ?? 64))
+        for table in tables { annotateEntries(of: table, from: storage) }
+        if let record = reading.extensions.last(.encryption),
+            let encryption = try? EncryptionHeader(decoding: record, in: geometry)
+        {
+            addTable("encryption header", at: encryption.region, byteCount: encryption.regionByteCount)
         }
-        inspectEncryptionHeader(header, from: storage)
+        if let record = reading.extensions.last(.bitmaps),
+            let bitmaps = try? BitmapsExtension(decoding: record, in: geometry)
+        {
+            addTable(
+                "bitmap directory", at: bitmaps.directoryOffset, byteCount: bitmaps.directoryByteCount,
+                isInUse: reading.hasTrustedBitmaps)
+            try inspectBitmaps(reading, bitmaps, from: storage)
+        }
     }
 
-    /// Adds a table, and says what is wrong with its place.
-    mutating func addTable(
-        _ name: String, at offset: HostOffset, byteCount: UInt64?, _ clusterSize: UInt64?, from place: HostOffset,
-        isInUse: Bool = true
-    ) {
+    static func l1ByteCount(_ entryCount: UInt32) -> UInt64 { UInt64(entryCount) * UInt64(L1Entry.byteCount) }
+
+    /// Adds a table of the image.
+    mutating func addTable(_ name: String, at offset: HostOffset, byteCount: UInt64, isInUse: Bool = true) {
         guard byteCount != 0 else { return }
-        let present = offset.rawValue < fileByteCount ? fileByteCount - offset.rawValue : 0
-        let presentByteCount = min(byteCount ?? .max, present)
-        tables.append(Table(name: name, offset: offset, byteCount: byteCount, presentByteCount: presentByteCount))
-        checkPlace(of: name, at: offset, byteCount: byteCount, clusterSize, from: place)
-        guard presentByteCount > 0, offset.rawValue > 0, isInUse else { return }
-        regions.append(Region(name: name, offset: offset, byteCount: presentByteCount, hasSlack: true))
+        let present = offset.rawValue < fileByteCount ? min(byteCount, fileByteCount - offset.rawValue) : 0
+        tables.append(Table(name: name, offset: offset, byteCount: byteCount, presentByteCount: present))
+        if isInUse { addRegion(name, at: offset, byteCount: byteCount) }
     }
 
-    /// Says when a table is misaligned or not in the file.
-    mutating func checkPlace(
-        of name: String, at offset: HostOffset, byteCount: UInt64?, _ clusterSize: UInt64?, from place: HostOffset
-    ) {
-        if offset.rawValue == 0 {
-            report(
-                .tableOutOfBounds, .corruption, "The \(name) would lie in the header's cluster.", at: place, in: name)
-        }
-        if let clusterSize, offset.rawValue % clusterSize != 0 {
-            report(
-                .tableMisaligned, .corruption, "The \(name) is at \(offset), not at the start of a cluster.",
-                at: place, in: name)
-        }
-        // Bytes past the end of the file read as zeros, but no more than the rest of a table's last cluster.
-        let slack = clusterSize ?? ImageGeometry.sectorSize
-        let (end, overflow) = offset.rawValue.addingReportingOverflow(byteCount ?? .max)
-        let (limit, isHuge) = fileByteCount.addingReportingOverflow(slack)
-        guard overflow || offset.rawValue >= fileByteCount || (!isHuge && end >= limit) else { return }
-        let length = byteCount.map(String.init) ?? "more than 2^64"
-        let fileByteCount = fileByteCount
-        report(
-            .tableOutOfBounds, .corruption,
-            "The \(name) of \(length) bytes at \(offset) is not, or not whole, in the file of \(fileByteCount) bytes.",
-            at: place, in: name)
-    }
-
-    private mutating func addTables(of record: ExtensionRecord, _ header: LenientHeader, _ clusterSize: UInt64?) {
-        guard record.claimedByteCount == record.data.count else { return }
-        switch HeaderExtension.Kind(rawValue: record.type) {
-        case .encryption where record.data.count == EncryptionHeader.byteCount:
-            addTable(
-                "encryption header",
-                at: HostOffset(EncryptionHeader.Layout.offset.load(from: record.data.span)),
-                byteCount: EncryptionHeader.Layout.length.load(from: record.data.span), clusterSize,
-                from: record.offset)
-        case .bitmaps where record.data.count == BitmapsExtension.byteCount:
-            addTable(
-                "bitmap directory",
-                at: HostOffset(BitmapsExtension.Layout.directoryOffset.load(from: record.data.span)),
-                byteCount: BitmapsExtension.Layout.directorySize.load(from: record.data.span), clusterSize,
-                from: record.offset, isInUse: header.hasTrustedBitmaps)
-        default: break
-        }
-    }
-
-    /// Section "5.2 Encryption".
-    private mutating func inspectEncryptionHeader<S: Storage & ~Copyable>(
-        _ header: LenientHeader, from storage: borrowing S
-    ) {
-        let table = tables.last { $0.name == "encryption header" }
-        if (table != nil) != (header[Layout.cryptMethod] == 2) {
-            report(
-                .encryptionInvalid, .corruption,
-                table == nil
-                    ? "The header says LUKS, but there is no encryption header."
-                    : "There is an encryption header, but the header doesn't say LUKS.",
-                at: HostOffset(UInt64(Layout.cryptMethod.offset)))
-        }
-        guard let table, table.presentByteCount > 0 else { return }
-        let magic = read(6, at: table.offset, from: storage)
-        if magic != [0x4C, 0x55, 0x4B, 0x53, 0xBA, 0xBE] {
-            report(
-                .encryptionInvalid, .corruption, "The encryption header doesn't begin like a LUKS header.",
-                at: table.offset, in: table.name)
-        }
+    /// Adds a part of the file that is in use, as far as the file has it.
+    mutating func addRegion(_ name: String, at offset: HostOffset, byteCount: UInt64) {
+        guard offset.rawValue > 0, offset.rawValue < fileByteCount, byteCount > 0 else { return }
+        regions.append(
+            Region(name: name, offset: offset, byteCount: min(byteCount, fileByteCount - offset.rawValue)))
     }
 
     /// The first entries of a table that aren't zero, for the dump.
@@ -130,26 +71,19 @@ extension Inspection {
         annotate(table.name, at: table.offset, fields)
     }
 
-    /// Finds tables that share clusters, and what is behind the end of each in its last cluster.
+    /// Finds what is behind the end of each table in its last cluster.
     mutating func inspectRegions<S: Storage & ~Copyable>(
         _ geometry: ImageGeometry, from storage: borrowing S
     ) throws(QCOW2Error) {
-        let sorted = ([Region(name: "header", offset: HostOffset(0), byteCount: 1, hasSlack: false)] + regions)
-            .filter { geometry.isAligned($0.offset) }
+        let sorted = regions.filter { geometry.isAligned($0.offset) }
             .sorted { ($0.offset, $0.byteCount) < ($1.offset, $1.byteCount) }
         var end: UInt64 = 0
-        for index in sorted.indices {
+        for (index, region) in sorted.enumerated() {
             try work.checkForWish()
-            let region = sorted[index]
-            if index > 0, region.offset.rawValue < Self.clusterEnd(of: end, geometry) {
-                report(
-                    .tablesOverlap, .corruption,
-                    "The \(region.name) overlaps the \(sorted[index - 1].name).", at: region.offset, in: region.name)
-            }
             // Safe: the length was cut to what the file has.
             end = max(end, region.offset.rawValue + region.byteCount)
-            let isLast = index + 1 == sorted.count || sorted[index + 1].offset.rawValue >= end
-            if isLast, region.hasSlack { inspectSlack(of: region, behind: end, geometry, from: storage) }
+            guard index + 1 == sorted.count || sorted[index + 1].offset.rawValue >= end else { continue }
+            inspectSlack(of: region, behind: end, geometry, from: storage)
         }
     }
 
@@ -166,7 +100,7 @@ extension Inspection {
         do throws(QCOW2Error) {
             guard try storage.dataRange(in: end..<slackEnd) != nil else { return }
         } catch {
-            report(.readFailed, .corruption, error.message, at: error.offset)
+            report(.readFailed, error.message, at: error.offset)
             return
         }
         let bytes = read(slackEnd - end, at: HostOffset(end), from: storage)

@@ -33,7 +33,7 @@ public struct Inspection: Sendable {
     public internal(set) var compressionType: UInt8?
     /// The feature bits that are set.
     public internal(set) var features: [FeatureBit] = []
-    /// The records behind the header, in the order of the file.
+    /// The records behind the header, in the order of the file; of very many, the first ones.
     public internal(set) var extensions: [ExtensionRecord] = []
     /// The name of the backing file, which is never opened.
     public internal(set) var backingFile: BackingFileName?
@@ -60,7 +60,7 @@ public struct Inspection: Sendable {
     public internal(set) var isDumpCut = false
 
     var collected: FindingCollector
-    /// Parts of the file in use, by name, for slack and overlaps.
+    /// Parts of the file in use, by name, for what is behind the end of each.
     var regions: [Region] = []
     /// What was found while searching, before it is known what is a copy of what.
     var remnants = RemnantCollector()
@@ -81,24 +81,45 @@ public struct Inspection: Sendable {
         fileByteCount = try storage.byteCount()
         collected = FindingCollector(limit: options.findingLimit)
         work = WorkMeter(options.progress)
-        let header = readHeader(from: storage)
-        inspectOpening(of: storage)
+        let list = FindingList()
+        let sink = FindingSink(limitPerCode: options.findingLimit, tolerating: .everything) { list.add($0) }
+        let reading = readImage(storage, sink)
+        collected.take(list)
         try work.checkForWish()
-        guard header.hasMagic || header.isPlausibleWithoutMagic else {
-            try searchWhole(of: storage, options)
-            return
+        if let reading {
+            inspectHeader(reading)
+            inspectExtensions(reading)
+            try inspectTables(reading, from: storage)
+            try inspectSnapshots(reading, from: storage)
         }
-        inspectHeader(header)
-        inspectExtensions(header)
-        try inspectTables(header, from: storage)
-        try inspectSnapshots(header, from: storage)
-        remnants.present = Set(snapshots.map { RemnantCollector.Key($0.snapshot) })
-        guard let geometry = header.geometry else {
+        if let reading, reading.fields.geometry != nil {
+            try inspectClusters(reading, from: storage, options, sink, list)
+        } else {
             try searchWhole(of: storage, options)
-            return
         }
-        try inspectRegions(geometry, from: storage)
-        try inspectClusters(header, geometry, from: storage, options)
+        collected.take(list)
+        collected.count(sink)
+    }
+
+    /// Reads what the image says; nothing, where there is no header.
+    private mutating func readImage<S: Storage & ~Copyable>(
+        _ storage: borrowing S, _ sink: FindingSink
+    ) -> ImageReading? {
+        var reading: ImageReading?
+        do throws(QCOW2Error) {
+            reading = try ImageReading(reading: storage, sink)
+        } catch {
+            if error.code == .inputOutput { report(.readFailed, error.message, at: error.offset) }
+            openingError = error
+        }
+        openingError = sink.refusal ?? openingError
+        let fields = reading?.fields ?? HeaderFields(read(ImageGeometry.sectorSize, at: HostOffset(0), from: storage))
+        hasMagic = fields.hasMagic
+        version = fields.version
+        if !fields.bytes.isEmpty {
+            annotate("header", at: HostOffset(0), Header.annotatedFields(ofWhateverIn: fields.bytes.span))
+        }
+        return reading
     }
 
     /// Inspects an image file, which is opened for reading only and not changed in any way.
@@ -119,38 +140,38 @@ public struct Inspection: Sendable {
         do throws(QCOW2Error) {
             return try storage.readBytes(Int(min(byteCount, fileByteCount - offset.rawValue)), at: offset)
         } catch {
-            report(.readFailed, .corruption, error.message, at: error.offset ?? offset)
+            report(.readFailed, error.message, at: error.offset ?? offset)
             return []
         }
     }
 
     mutating func annotate(_ name: String, at offset: HostOffset, _ fields: @autoclosure () -> [AnnotatedField]) {
-        if dump.count < Self.maximumStructureCount {
+        if hasRoomInDump {
             dump.append(AnnotatedStructure(name: name, offset: offset, fields: fields()))
         } else {
             isDumpCut = true
         }
     }
 
-    /// How many structures the dump has at most.
-    private static let maximumStructureCount = 8192
+    /// Whether the dump takes one more structure; of very many it has the first ones.
+    var hasRoomInDump: Bool { dump.count < 8192 }
 
     mutating func report(
-        _ code: Finding.Code, _ message: @autoclosure () -> String, at offset: HostOffset? = nil,
-        in table: String? = nil, index: UInt64? = nil
+        _ rule: FindingRule, _ message: @autoclosure () -> String, at offset: HostOffset? = nil,
+        in table: String? = nil, index: UInt64? = nil, _ confidence: Finding.Confidence = .confirmed,
+        because reason: String? = nil
     ) {
-        report(code, .notice, message(), at: offset, in: table, index: index)
-    }
-
-    mutating func report(
-        _ code: Finding.Code, _ severity: Finding.Severity, _ message: @autoclosure () -> String,
-        at offset: HostOffset? = nil, in table: String? = nil, index: UInt64? = nil,
-        _ confidence: Finding.Confidence = .confirmed, because reason: String? = nil
-    ) {
-        collected.add(code) {
-            Finding(code, severity, message(), at: offset, in: table, index: index, confidence, because: reason)
+        collected.add(rule.code) {
+            Finding(rule, message(), at: offset, in: table, index: index, confidence, because: reason)
         }
     }
+}
+
+/// What a sink hands out, until an inspection takes it.
+final class FindingList {
+    fileprivate var findings: [Finding] = []
+
+    func add(_ finding: Finding) { findings.append(finding) }
 }
 
 /// Keeps the first findings of each code, and counts all.
@@ -165,5 +186,16 @@ struct FindingCollector: Sendable {
         let count = counts[code, default: 0]
         counts[code] = count + 1
         if count < UInt64(max(0, limit)) { findings.append(finding()) }
+    }
+
+    /// Takes what the reading and the sweep found since it was called last.
+    mutating func take(_ list: FindingList) {
+        findings += list.findings
+        list.findings = []
+    }
+
+    /// Adds what the reading and the sweep counted.
+    mutating func count(_ sink: FindingSink) {
+        for tally in sink.tallies() { counts[tally.code, default: 0] += tally.count }
     }
 }

@@ -5,7 +5,7 @@
 ///
 /// No table is read that is in use. What is read is bounded by a number of bytes for all trees together.
 struct TreeSurveyor {
-    private let walk: ReferenceWalk
+    private let reached: ReachedClusters
     private let shape: TableShape
     /// Clusters with refcount blocks in use, which are never L2 tables.
     private var blocks: ClusterSet
@@ -26,14 +26,14 @@ struct TreeSurveyor {
     /// How many targets are looked at to believe that a table is an L1 table.
     private static let targetLimit = 4
 
-    private var geometry: ImageGeometry { walk.geometry }
+    private var geometry: ImageGeometry { reached.geometry }
 
-    init(_ walk: ReferenceWalk, _ refcounts: RefcountTable, byteLimit: UInt64) {
-        self.walk = walk
-        shape = TableShape(geometry: walk.geometry, fileByteCount: walk.fileByteCount)
+    init(_ reached: ReachedClusters, _ refcounts: RefcountTable, byteLimit: UInt64) {
+        self.reached = reached
+        shape = TableShape(geometry: reached.geometry, fileByteCount: reached.fileByteCount)
         rest = byteLimit
         // Where there is no room, tables are looked at again.
-        judged = ClusterSet(clusterCount: walk.referenced.clusterCount, pageLimit: 1 << 12)
+        judged = ClusterSet(clusterCount: reached.clusters.clusterCount, pageLimit: 1 << 12)
         (believed, rejected) = (judged, judged)
         blocks = ClusterSet(clusterCount: judged.clusterCount, pageLimit: ClusterSet.partPageLimit)
         for case .some(let block) in refcounts.blockOffsets { blocks.insert(geometry.cluster(at: block)) }
@@ -52,15 +52,15 @@ struct TreeSurveyor {
         var reusedCount: UInt64 = 0
         if entryCount == 0 {
             survey.l1State = .empty
-        } else if offset.rawValue >= walk.fileByteCount || !geometry.isAligned(offset) {
+        } else if offset.rawValue >= reached.fileByteCount || !geometry.isAligned(offset) {
             survey.l1State = .lost
         } else {
-            let present = min(byteCount, walk.fileByteCount - offset.rawValue)
+            let present = min(byteCount, reached.fileByteCount - offset.rawValue)
             let first = geometry.cluster(at: offset)
             for cluster in first..<(first + geometry.clusterCount(forBytes: present)) {
                 let start = geometry.offset(ofCluster: cluster).rawValue
                 let length = min(geometry.clusterSize, offset.rawValue + present - start) / 8 * 8
-                if walk.referenced.contains(cluster) {
+                if reached.contains(cluster) {
                     reusedCount += 1
                 } else if rest < length {
                     survey.isComplete = false
@@ -100,11 +100,11 @@ struct TreeSurveyor {
         for table in l2Tables {
             survey.l2TableCount += 1
             let cluster = geometry.cluster(at: table)
-            if table.rawValue >= walk.fileByteCount {
+            if table.rawValue >= reached.fileByteCount {
                 survey.cutL2TableCount += 1
-            } else if walk.l2Tables.contains(cluster) {
+            } else if reached.isL2Table(cluster) {
                 survey.sharedL2TableCount += 1
-            } else if walk.referenced.contains(cluster) {
+            } else if reached.contains(cluster) {
                 survey.overwrittenL2TableCount += 1
             } else if rest < geometry.clusterSize {
                 survey.isComplete = false
@@ -120,7 +120,7 @@ struct TreeSurveyor {
                 survey.readableL2TableCount += 1
                 for run in data {
                     for cluster in run.first..<run.end {
-                        if walk.referenced.contains(cluster) {
+                        if reached.contains(cluster) {
                             survey.referencedDataClusterCount += 1
                         } else {
                             survey.unreferencedDataClusterCount += 1
@@ -142,9 +142,9 @@ struct TreeSurveyor {
         for target in targets.prefix(Self.targetLimit) {
             let cluster = geometry.cluster(at: target)
             if blocks.contains(cluster) || rejected.contains(cluster) { return nil }
-            if !walk.l2Tables.contains(cluster), !judged.contains(cluster) {
+            if !reached.isL2Table(cluster), !judged.contains(cluster) {
                 // In use for something else now, it may have been one.
-                if walk.referenced.contains(cluster) { continue }
+                if reached.contains(cluster) { continue }
                 guard rest >= geometry.clusterSize else { continue }
                 rest -= geometry.clusterSize
                 judged.insert(cluster)
@@ -156,7 +156,7 @@ struct TreeSurveyor {
                 }
                 if !data.isEmpty { believed.insert(cluster) }
             }
-            if walk.l2Tables.contains(cluster) || believed.contains(cluster) { isBelieved = true }
+            if reached.isL2Table(cluster) || believed.contains(cluster) { isBelieved = true }
         }
         return isBelieved ? targets.count : nil
     }

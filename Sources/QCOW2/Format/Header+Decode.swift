@@ -21,63 +21,10 @@ extension Header {
     /// - Throws: ``QCOW2Error/Code/notQCOW2`` without the magic number; ``QCOW2Error/Code/unsupported`` for an unknown
     ///   version; ``QCOW2Error/Code/corrupt`` for a header that is cut off, or sizes that can't be.
     init(decodingFields bytes: Span<UInt8>) throws(QCOW2Error) {
-        guard bytes.count >= 8, Layout.magic.load(from: bytes) == Self.magic else { throw .notQCOW2() }
-        version = Layout.version.load(from: bytes)
-        guard version == 2 || version == 3 else {
-            throw QCOW2Error(
-                .unsupported, "The image has qcow version \(version); only 2 and 3 are supported.",
-                at: HostOffset(UInt64(Layout.version.offset)))
-        }
-        let minimum = version == 2 ? Layout.version2ByteCount : Layout.version3ByteCount
-        guard bytes.count >= minimum else {
-            throw .truncated("header", needed: minimum, have: bytes.count, at: HostOffset(0))
-        }
-        clusterBits = Layout.clusterBits.load(from: bytes)
-        guard ImageGeometry.clusterBitsRange.contains(clusterBits) else {
-            throw .outOfRange(Layout.clusterBits, clusterBits, ImageGeometry.clusterBitsRange)
-        }
-        backingFileOffset = HostOffset(Layout.backingFileOffset.load(from: bytes))
-        backingFileNameByteCount = Layout.backingFileSize.load(from: bytes)
-        size = Layout.size.load(from: bytes)
-        l1EntryCount = Layout.l1Size.load(from: bytes)
-        l1TableOffset = HostOffset(Layout.l1TableOffset.load(from: bytes))
-        refcountTableOffset = HostOffset(Layout.refcountTableOffset.load(from: bytes))
-        refcountTableClusterCount = Layout.refcountTableClusters.load(from: bytes)
-        snapshotCount = Layout.snapshotCount.load(from: bytes)
-        snapshotTableOffset = HostOffset(Layout.snapshotsOffset.load(from: bytes))
-        let cryptMethod = Layout.cryptMethod.load(from: bytes)
-        guard let encryption = EncryptionMethod(rawValue: cryptMethod) else {
-            throw .outOfRange(Layout.cryptMethod, cryptMethod, 0...2)
-        }
-        self.encryption = encryption
-
-        if version == 2 {
-            incompatibleFeatures = []
-            compatibleFeatures = []
-            autoclearFeatures = []
-            refcountOrder = 4
-            headerByteCount = UInt32(Layout.version2ByteCount)
-            rawCompressionType = 0
-        } else {
-            incompatibleFeatures = IncompatibleFeatures(rawValue: Layout.incompatibleFeatures.load(from: bytes))
-            compatibleFeatures = CompatibleFeatures(rawValue: Layout.compatibleFeatures.load(from: bytes))
-            autoclearFeatures = AutoclearFeatures(rawValue: Layout.autoclearFeatures.load(from: bytes))
-            refcountOrder = Layout.refcountOrder.load(from: bytes)
-            guard refcountOrder <= 6 else { throw .outOfRange(Layout.refcountOrder, refcountOrder, 0...6) }
-            headerByteCount = Layout.headerLength.load(from: bytes)
-            let lengths = UInt32(Layout.version3ByteCount)...(1 << clusterBits)
-            guard lengths.contains(headerByteCount) else {
-                throw .outOfRange(Layout.headerLength, headerByteCount, lengths)
-            }
-            guard bytes.count >= Int(headerByteCount) else {
-                throw .truncated("header", needed: Int(headerByteCount), have: bytes.count, at: HostOffset(0))
-            }
-            let hasCompressionType = Int(headerByteCount) >= Layout.compressionType.end
-            rawCompressionType = hasCompressionType ? Layout.compressionType.load(from: bytes) : 0
-        }
-        if incompatibleFeatures.contains(.extendedL2), clusterBits < 14 {
-            throw .outOfRange(Layout.clusterBits, clusterBits, 14...ImageGeometry.clusterBitsRange.upperBound)
-        }
+        let fields = HeaderFields([UInt8](copying: bytes, 0..<bytes.count))
+        for rule in HeaderFields.Rule.allCases { try fields.check(rule) }
+        guard let header = fields.header else { throw .notQCOW2() }
+        self = header
     }
 
     /// The checks of single fields against the rest of the header, in the order in which they are made.
@@ -155,38 +102,31 @@ extension Header {
     }
 }
 
+/// What the header says about features: checked once the extensions are read, which may name them.
 extension Header {
-    /// Refuses features that aren't known, or that contradict each other so that no cluster could be read.
+    /// Refuses features that aren't known.
     func checkKnownFeatures(_ extensions: [HeaderExtension]) throws(QCOW2Error) {
-        let place = HostOffset(UInt64(Header.Layout.incompatibleFeatures.offset))
         let unknown = incompatibleFeatures.subtracting(.known).rawValue
-        if unknown != 0 {
-            let names = (UInt8(0)..<64).filter { unknown >> UInt64($0) & 1 == 1 }.map { bit in
-                extensions.incompatibleFeatureName(bit: bit).map { "'\(escaped($0.utf8))'" } ?? "bit \(bit)"
-            }
-            throw QCOW2Error(
-                .unsupported, "The image uses unknown incompatible features: \(names.joined(separator: ", ")).",
-                at: place)
+        guard unknown != 0 else { return }
+        let names = (UInt8(0)..<64).filter { unknown >> UInt64($0) & 1 == 1 }.map { bit in
+            extensions.incompatibleFeatureName(bit: bit).map { "'\(escaped($0.utf8))'" } ?? "bit \(bit)"
         }
-        guard compressionType != nil else {
-            throw QCOW2Error(
-                .unsupported, "The image uses the unknown compression type \(rawCompressionType).",
-                at: HostOffset(UInt64(Header.Layout.compressionType.offset)))
-        }
-        if incompatibleFeatures.contains(.compressionType) != (compressionType != .deflate) {
-            throw .invalid(
-                Header.Layout.compressionType.name, "it contradicts the compression type feature bit",
-                at: HostOffset(UInt64(Header.Layout.compressionType.offset)))
-        }
-    }
-}
-
-extension QCOW2Error {
-    fileprivate static func invalid<T>(_ field: Field<T>, _ why: String) -> Self {
-        invalid(field.name, why, at: HostOffset(UInt64(field.offset)))
+        throw QCOW2Error(
+            .unsupported, "The image uses unknown incompatible features: \(names.joined(separator: ", ")).",
+            at: HostOffset(UInt64(Layout.incompatibleFeatures.offset)))
     }
 
-    fileprivate static func outOfRange<T>(_ field: Field<T>, _ value: T, _ range: ClosedRange<T>) -> Self {
-        outOfRange(field.name, value, range, at: HostOffset(UInt64(field.offset)))
+    /// Refuses a compression type that isn't known.
+    func checkCompressionType() throws(QCOW2Error) {
+        guard compressionType == nil else { return }
+        throw QCOW2Error(
+            .unsupported, "The image uses the unknown compression type \(rawCompressionType).",
+            at: HostOffset(UInt64(Layout.compressionType.offset)))
+    }
+
+    /// Refuses a compression type that its feature bit contradicts.
+    func checkCompressionFeature() throws(QCOW2Error) {
+        guard incompatibleFeatures.contains(.compressionType) != (rawCompressionType != 0) else { return }
+        throw .invalid(Layout.compressionType, "it contradicts the compression type feature bit")
     }
 }

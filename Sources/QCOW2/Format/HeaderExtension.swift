@@ -61,31 +61,64 @@ struct HeaderExtension: Hashable, Sendable {
     ///   stray bytes where a record should be, or a second bitmaps or encryption record.
     static func decodeAll(in area: Span<UInt8>, from start: Int) throws(QCOW2Error) -> [HeaderExtension] {
         var extensions: [HeaderExtension] = []
-        try decode(in: area, from: start, into: &extensions)
+        _ = try decode(in: area, from: start, into: &extensions) { (error) throws(QCOW2Error) in throw error }
         return extensions
     }
 
-    /// Decodes records until one can't be; those in front of it are in `extensions` then.
+    /// Decodes records; those that can be used are in `extensions` then.
+    ///
+    /// - Parameters:
+    ///   - area: The first cluster up to the backing file's name, or whole without one.
+    ///   - start: Where the header ends.
+    ///   - extensions: Gets the records, without the END record.
+    ///   - note: Called with what is wrong with a record. Where it returns, the record is passed over; one whose end isn't
+    ///     known is the last.
+    /// - Returns: What was found, usable or not.
     static func decode(
-        in area: Span<UInt8>, from start: Int, into extensions: inout [HeaderExtension]
-    ) throws(QCOW2Error) {
-        var position = start
-        while position < area.count {
-            let record = try HeaderExtensionRecord(at: position, in: area)
-            // The length is checked against the area before anything is allocated for it.
-            try record.checkLength()
-            if record.kind == .end { break }
-            try record.checkKind()
-            let kind = record.kind
-            if kind == .bitmaps || kind == .encryption, extensions.contains(where: { $0.kind == kind }) {
-                throw .invalid(
-                    "header extension type", "0x\(String(kind.rawValue, radix: 16)) appears twice", at: record.offset)
+        in area: Span<UInt8>, from start: Int, into extensions: inout [HeaderExtension],
+        note: (QCOW2Error) throws(QCOW2Error) -> Void
+    ) throws(QCOW2Error) -> HeaderExtensionArea {
+        var found = HeaderExtensionArea(end: start)
+        while found.end < area.count {
+            let record: HeaderExtensionRecord
+            do throws(QCOW2Error) {
+                record = try HeaderExtensionRecord(at: found.end, in: area)
+                if record.kind != .end || record.claimedByteCount > record.data.count { found.records.append(record) }
+                // The length is checked against the area before anything is allocated for it.
+                try record.checkLength()
+            } catch {
+                // What can't be told apart belongs to the records.
+                found.end = area.count
+                try note(error)
+                break
             }
-            extensions.append(
-                HeaderExtension(kind: kind, offset: record.offset, data: [UInt8](copying: area, record.data)))
-            position = record.end
+            if record.kind == .end {
+                found.end = record.data.lowerBound
+                break
+            }
+            found.end = min(record.end, area.count)
+            do throws(QCOW2Error) {
+                try record.checkKind()
+                let kind = record.kind
+                if kind == .bitmaps || kind == .encryption, extensions.contains(where: { $0.kind == kind }) {
+                    throw .invalid(
+                        "header extension type", "0x\(String(kind.rawValue, radix: 16)) appears twice",
+                        at: record.offset)
+                }
+                extensions.append(
+                    HeaderExtension(kind: kind, offset: record.offset, data: [UInt8](copying: area, record.data)))
+            } catch { try note(error) }
         }
+        return found
     }
+}
+
+/// The part of an image's first cluster that its extensions take.
+struct HeaderExtensionArea: Sendable {
+    /// The records, whatever they claim, in the order of the file; without the END record.
+    var records: [HeaderExtensionRecord] = []
+    /// Where they end in the first cluster, END record included.
+    var end: Int
 }
 
 /// A record behind the header as it is found, whatever it claims.

@@ -59,7 +59,7 @@ extension Image where S: ~Copyable {
     /// What the tables beside and behind the border must become.
     private func resizing(at border: DiskBorder, _ state: ImageState) throws(QCOW2Error) -> Proposal.Resizing {
         let geometry = header.geometry
-        let tree = try state.readTree(ImageState.activeTree, from: storage)
+        let tree = try state.readSoundTree(ImageState.activeTree, from: storage)
         // Safe: all sizes can be mapped by an L1 table.
         let kept = Int(geometry.l1EntryCount(forDiskSize: border.offset))
         let exposed = Int(geometry.l1EntryCount(forDiskSize: border.end))

@@ -10,14 +10,15 @@ extension ImageReading {
         if name != 0, name >= UInt64(header.headerByteCount), name <= geometry.clusterSize { areaEnd = Int(name) }
         area.append(contentsOf: repeatElement(0, count: max(0, areaEnd - area.count)))
         var found: [HeaderExtension] = []
-        do throws(QCOW2Error) {
-            try HeaderExtension.decode(
-                in: area.span.extracting(..<areaEnd), from: Int(header.headerByteCount), into: &found)
-        } catch  where error.code == .corrupt {
-            try sink.note(.extensionInvalid, error, in: "header extensions", index: UInt64(found.count))
+        var isComplete = true
+        extensionArea = try HeaderExtension.decode(
+            in: area.span.extracting(..<areaEnd), from: min(Int(header.headerByteCount), areaEnd), into: &found
+        ) { (error) throws(QCOW2Error) in
+            try sink.note(.extensionInvalid, error, in: "header extensions")
             // The encryption header and the bitmaps may be among those that can't be read.
             isComplete = false
         }
+        if !isComplete { self.isComplete = false }
         extensions = found
         for (index, record) in found.enumerated() {
             guard found[..<index].contains(where: { $0.kind == record.kind }), record.kind.isKnown else { continue }
@@ -27,11 +28,25 @@ extension ImageReading {
         }
     }
 
+    /// Whether the features are ones that this library knows, and agree with each other.
+    func checkFeatures(_ sink: FindingSink) throws(QCOW2Error) {
+        do throws(QCOW2Error) { try header.checkKnownFeatures(extensions) } catch {
+            try sink.refuse(.incompatibleFeatureUnknown, error)
+        }
+        do throws(QCOW2Error) { try header.checkCompressionType() } catch {
+            try sink.refuse(.compressionTypeUnknown, error)
+        }
+        do throws(QCOW2Error) { try header.checkCompressionFeature() } catch {
+            try sink.refuse(.headerFieldInvalid, error)
+        }
+    }
+
     /// Invariants I-1, I-2, I-4, I-10 and I-31, as far as the header can be used without them.
     func checkHeader(_ sink: FindingSink) throws(QCOW2Error) {
-        for check in Header.Check.allCases {
+        // Most of them are about clusters, and say nothing where the size of these isn't known.
+        for check in Header.Check.allCases where fields.geometry != nil {
             do throws(QCOW2Error) { try header.perform(check) } catch {
-                try sink.note(check.rule, error, in: "header")
+                try sink.note(check.finding, error, in: "header")
             }
         }
         if header.headerByteCount % 8 != 0 {
@@ -114,9 +129,21 @@ extension HeaderExtension.Kind {
     }
 }
 
+extension HeaderFields.Rule {
+    /// What its refusal is a finding of.
+    var finding: FindingRule {
+        switch self {
+        case .magic: .notQCOW2
+        case .version: .versionUnknown
+        case .length, .wholeHeader: .headerTruncated
+        default: .headerFieldInvalid
+        }
+    }
+}
+
 extension Header.Check {
     /// What its refusal is a finding of.
-    fileprivate var rule: CheckRule {
+    fileprivate var finding: FindingRule {
         switch self {
         case .refcountTableClusterCount, .refcountTableOffset: .refcountTableInvalid
         case .snapshotCount, .snapshotTableOffset: .snapshotTableInvalid

@@ -8,16 +8,17 @@ extension ImageReading {
         _ storage: borrowing S, _ sink: FindingSink
     ) throws(QCOW2Error) {
         guard header.snapshotCount > 0 else { return }
+        // The header's check says so.
+        guard geometry.isAligned(header.snapshotTableOffset), header.snapshotTableOffset.rawValue != 0 else {
+            isComplete = false
+            return
+        }
         var rules = SnapshotRules(header: header)
         do throws(QCOW2Error) {
-            guard geometry.isAligned(header.snapshotTableOffset), header.snapshotTableOffset.rawValue != 0 else {
-                throw .misaligned("snapshots_offset", header.snapshotTableOffset, at: HostOffset(64))
-            }
             var reader = try SnapshotTableReader(header, bounds)
             defer { snapshotTableByteCount = UInt64(reader.byteCount) }
-            for index in 0..<Int(min(header.snapshotCount, Header.maximumSnapshotCount)) {
-                let found = try reader.next(from: storage)
-                try addSnapshot(found, index, &rules, sink)
+            for _ in 0..<Int(min(header.snapshotCount, Header.maximumSnapshotCount)) {
+                try addSnapshot(try reader.next(from: storage), &rules, sink)
             }
             if header.snapshotCount > Header.maximumSnapshotCount { isComplete = false }
         } catch  where error.code == .corrupt {
@@ -36,12 +37,12 @@ extension ImageReading {
     private var snapshotCount: Int { snapshots.count + unusableSnapshots.count }
 
     private mutating func addSnapshot(
-        _ found: SnapshotTableReader.Found, _ index: Int, _ rules: inout SnapshotRules, _ sink: FindingSink
+        _ found: SnapshotTableReader.Found, _ rules: inout SnapshotRules, _ sink: FindingSink
     ) throws(QCOW2Error) {
         let entry = found.entry
         // None of these rules forbids to open the image, and they cost a look at every name.
-        if !sink.isStrict {
-            if rules.check(found, index, sink) { needsSnapshotTable = true }
+        if sink.tolerance != .strict {
+            if rules.check(found, sink) { needsSnapshotTable = true }
             if rules.hidesReferences { isComplete = false }
         }
         var isUsable = true
@@ -51,7 +52,7 @@ extension ImageReading {
                 throw .beyondEnd(Self.snapshotL1Field, entry.l1TableOffset, at: found.offset)
             }
         } catch  where error.code == .corrupt {
-            try sink.note(.snapshotEntryInvalid, error, in: "snapshot table", index: UInt64(index))
+            try sink.note(.snapshotEntryInvalid, error, in: "snapshot table", index: UInt64(found.index))
             isUsable = false
             isComplete = false
         }
@@ -62,10 +63,10 @@ extension ImageReading {
                 from: found.offset, snapshotID: entry.id, sink)
         }
         guard let tree else {
-            unusableSnapshots.append(Snapshot(entry: entry, index: index))
+            unusableSnapshots.append(found)
             return
         }
-        snapshots.append(Snapshot(entry: entry, index: index))
+        snapshots.append(found)
         trees.append(tree)
     }
 }

@@ -36,7 +36,7 @@ extension ImageReading {
         // Refcounts that can't be read hide no reference.
         isComplete = wasComplete
         // A strict opening got here with a table that is as it should be.
-        guard !sink.isStrict else { return }
+        guard sink.tolerance != .strict else { return }
         header.refcountTableClusterCount = UInt32(geometry.clusterCount(forBytes: present ?? 0))
         if present == nil { header.refcountTableOffset = HostOffset(0) }
     }
@@ -47,7 +47,7 @@ extension ImageReading {
     ) throws(QCOW2Error) {
         guard header.refcountTableClusterCount > 0 else { return }
         refcounts = try RefcountTable(reading: header, storage, bounds) { (defect, index, error) throws(QCOW2Error) in
-            let rule = defect == .listedTwice ? CheckRule.refcountBlockTwice : .refcountTableEntryInvalid
+            let rule = defect == .listedTwice ? FindingRule.refcountBlockTwice : .refcountTableEntryInvalid
             try sink.note(rule, error, in: "refcount table", index: UInt64(index))
         }
         collected.addBlocks(of: refcounts)

@@ -6,18 +6,23 @@
 /// In two stages, each of which costs what it reads: the head (header, extensions, snapshot table, and where the tables
 /// are), then the tables whose clusters count (bitmaps, refcount table). L1 tables, L2 tables and refcounts are others'.
 ///
-/// What is wrong is a finding, and what can't be used is left out. An opening that is to be strict has a ``FindingSink``
-/// that throws the first finding that forbids it; so what refuses an image is also what a check says of it. Only a
-/// header that says nothing about the rest is always refused: another format, an unknown version or feature, sizes that
-/// can't be.
+/// What is wrong is a finding, and what can't be used is left out. How much is put up with is the ``FindingSink``'s: an
+/// opening that is to be strict throws the first finding that forbids it, a check and a repair go on unless the header
+/// says nothing about the rest (another format, an unknown version or feature, sizes that can't be), and an inspection
+/// goes on even then. So what refuses an image is also what a check and an inspection say of it.
 struct ImageReading: Sendable {
+    /// The bytes that the header was decoded from.
+    let fields: HeaderFields
     /// The header; its refcount table is cut to what lies in the file.
     var header: Header
+    /// The extensions that can be used, in the order of the file.
     var extensions: [HeaderExtension] = []
+    /// All of them, as they were found.
+    var extensionArea: HeaderExtensionArea
     /// The snapshots whose entries could be read and point to an L1 table, in table order.
-    var snapshots: [Snapshot] = []
+    var snapshots: [SnapshotTableReader.Found] = []
     /// The snapshots whose entries could be read, but point to no L1 table that could be.
-    var unusableSnapshots: [Snapshot] = []
+    var unusableSnapshots: [SnapshotTableReader.Found] = []
     /// Every L1 table that could be found; the active one first, even if there is none.
     var trees: [Tree]
     /// Bytes from the start of the snapshot table to the end of its last readable entry.
@@ -40,12 +45,6 @@ struct ImageReading: Sendable {
     let bounds: FileBounds
     /// The file's first sector, which all of it follows from.
     let headerSector: [UInt8]
-
-    /// A snapshot, and its place in the table.
-    struct Snapshot: Sendable {
-        let entry: SnapshotTableEntry
-        let index: Int
-    }
 
     /// An L1 table, as far as it lies in the file.
     struct Tree: Sendable {
@@ -75,8 +74,8 @@ struct ImageReading: Sendable {
     /// - Throws: ``QCOW2Error`` with the code `notQCOW2`, `unsupported`, `corrupt` or `inputOutput`.
     init<S: Storage & ~Copyable>(reading storage: borrowing S, _ sink: FindingSink) throws(QCOW2Error) {
         try self.init(readingHead: storage, sink)
-        try findBitmaps(storage, sink)
-        try readRefcountTable(storage, sink)
+        try attempt(sink) { (reading) throws(QCOW2Error) in try reading.findBitmaps(storage, sink) }
+        try attempt(sink) { (reading) throws(QCOW2Error) in try reading.readRefcountTable(storage, sink) }
     }
 
     /// Reads the head: the first cluster, the snapshot table, and of an encrypted image the LUKS header without its keys.
@@ -86,7 +85,16 @@ struct ImageReading: Sendable {
     init<S: Storage & ~Copyable>(readingHead storage: borrowing S, _ sink: FindingSink) throws(QCOW2Error) {
         bounds = FileBounds(byteCount: try storage.byteCount())
         let firstCluster = try Self.readFirstCluster(storage, bounds)
-        header = try Header(decodingFields: firstCluster.span)
+        fields = HeaderFields(firstCluster)
+        for rule in HeaderFields.Rule.allCases {
+            do throws(QCOW2Error) { try fields.check(rule) } catch {
+                try sink.refuse(rule == .magic && fields.hasMagic ? .headerTruncated : rule.finding, error)
+                guard fields.mayBeHeader else { throw error }
+            }
+        }
+        guard let header = fields.header else { throw .notQCOW2() }
+        self.header = header
+        extensionArea = HeaderExtensionArea(end: Int(header.headerByteCount))
         let sectorByteCount = Int(ImageGeometry.sectorSize)
         let padding = [UInt8](repeating: 0, count: max(0, sectorByteCount - firstCluster.count))
         headerSector = Array(firstCluster.prefix(sectorByteCount)) + padding
@@ -96,12 +104,22 @@ struct ImageReading: Sendable {
 
         try checkHeader(sink)
         try readExtensions(firstCluster, sink)
-        try header.checkKnownFeatures(extensions)
+        try checkFeatures(sink)
         try checkEncryption(sink)
         try findActiveTree(sink)
         try findRefcountTable(sink)
-        try findEncryptionHeader(storage, sink)
-        try readSnapshots(storage, sink)
+        try attempt(sink) { (reading) throws(QCOW2Error) in try reading.findEncryptionHeader(storage, sink) }
+        try attempt(sink) { (reading) throws(QCOW2Error) in try reading.readSnapshots(storage, sink) }
+    }
+
+    /// Reads a part, and passes over it when the file can't be read there, if whoever asks puts up with that.
+    private mutating func attempt(
+        _ sink: FindingSink, _ part: (inout ImageReading) throws(QCOW2Error) -> Void
+    ) throws(QCOW2Error) {
+        do throws(QCOW2Error) { try part(&self) } catch  where error.code == .inputOutput {
+            try sink.refuse(.readFailed, error)
+            isComplete = false
+        }
     }
 
     /// Reads the file's first cluster, as far as there is one.
@@ -126,7 +144,7 @@ struct ImageReading: Sendable {
         guard byteCount > 0 else { return 0 }
         let (geometry, bounds) = (geometry, bounds)
         let table = MetadataTables.Table(kind: kind, run: ClusterRun(first: 0, count: 1), snapshotID: snapshotID)
-        let rule: CheckRule = kind == .refcountTable ? .refcountTableInvalid : .tableOutOfBounds
+        let rule: FindingRule = kind == .refcountTable ? .refcountTableInvalid : .tableOutOfBounds
         guard offset.rawValue != 0, geometry.isAligned(offset) else {
             let why = "The \(table.name) can't be read: its offset \(offset) is not that of a cluster in the file."
             try sink.note(rule, QCOW2Error(.corrupt, why, at: place), in: table.name)

@@ -17,12 +17,22 @@ struct ImageState: Sendable {
     /// Whether the image holds bitmaps that are consistent with the disk.
     let hasTrustedBitmaps: Bool
 
-    /// The L1 tables of a damaged image, as far as they can be read; `nil` where they are as header and entries say.
-    private let damagedTrees: [ImageReading.Tree]?
+    /// The L1 tables, as far as they can be read; the active one first, then the snapshots' in table order.
+    private let trees: [L1Place]
+
+    /// Where an L1 table is; of a damaged image, the part of it that lies in the file.
+    private struct L1Place: Sendable {
+        let offset: HostOffset
+        let entryCount: Int
+
+        init(_ tree: ImageReading.Tree) { (offset, entryCount) = (tree.offset, tree.entryCount) }
+
+        init(_ offset: HostOffset, _ entryCount: UInt32) { (self.offset, self.entryCount) = (offset, Int(entryCount)) }
+    }
 
     /// The active tree's number; the snapshots' follow in table order.
     static let activeTree = 0
-    var treeCount: Int { entries.count + 1 }
+    var treeCount: Int { trees.count }
 
     var geometry: ImageGeometry { header.geometry }
     var bounds: FileBounds { FileBounds(byteCount: fileByteCount) }
@@ -46,7 +56,9 @@ struct ImageState: Sendable {
 
         self.header = header
         self.entries = entries
-        damagedTrees = nil
+        trees =
+            [L1Place(header.l1TableOffset, header.l1EntryCount)]
+            + entries.map { L1Place($0.l1TableOffset, $0.l1EntryCount) }
         hasTrustedBitmaps = collected.tables.contains { $0.kind.isBitmap }
         snapshotTableByteCount = opened.snapshotTableByteCount
         self.fileByteCount = bounds.byteCount
@@ -61,10 +73,9 @@ struct ImageState: Sendable {
     ///   - keepsUnusableSnapshots: Whether it has the snapshots whose entries point to no L1 table that could be read;
     ///     with empty ones.
     init(repairing subject: ImageReading, keepsUnusableSnapshots: Bool) {
-        let noTree = ImageReading.Tree(offset: HostOffset(0), entryCount: 0)
-        var snapshots = Array(zip(subject.snapshots, subject.trees.dropFirst()))
+        var snapshots = zip(subject.snapshots, subject.trees.dropFirst().map(L1Place.init)).map { ($0, $1) }
         if keepsUnusableSnapshots {
-            snapshots += subject.unusableSnapshots.map { ($0, noTree) }
+            snapshots += subject.unusableSnapshots.map { ($0, L1Place(HostOffset(0), 0)) }
             snapshots.sort { $0.0.index < $1.0.index }
         }
         header = subject.header
@@ -75,19 +86,11 @@ struct ImageState: Sendable {
         singles = subject.singles
         snapshotTableByteCount = subject.snapshotTableByteCount
         hasTrustedBitmaps = subject.hasTrustedBitmaps
-        damagedTrees = [subject.trees[0]] + snapshots.map(\.1)
-    }
-
-    /// Where a tree's L1 table is, as far as it can be read.
-    private func place(of tree: Int) -> (offset: HostOffset, entryCount: Int) {
-        if let damaged = damagedTrees?[tree] { return (damaged.offset, damaged.entryCount) }
-        return tree == Self.activeTree
-            ? (header.l1TableOffset, Int(header.l1EntryCount))
-            : (entries[tree - 1].l1TableOffset, Int(entries[tree - 1].l1EntryCount))
+        trees = [L1Place(subject.trees[0])] + snapshots.map(\.1)
     }
 
     /// Bytes of a tree's L1 table.
-    func l1ByteCount(of tree: Int) -> UInt64 { UInt64(place(of: tree).entryCount * L1Entry.byteCount) }
+    func l1ByteCount(of tree: Int) -> UInt64 { UInt64(trees[tree].entryCount * L1Entry.byteCount) }
 
     /// The L1 tables, and what their entries count for.
     ///
@@ -97,7 +100,7 @@ struct ImageState: Sendable {
     func l1Parts(uses: [UInt32], activeTree: Int, dropping dropped: [Range<Int>] = []) -> [L1Part] {
         var parts: [L1Part] = []
         for tree in 0..<treeCount {
-            let (offset, entryCount) = place(of: tree)
+            let (offset, entryCount) = (trees[tree].offset, trees[tree].entryCount)
             func add(_ range: Range<Int>, isDropped: Bool) {
                 guard !range.isEmpty else { return }
                 parts.append(
@@ -142,21 +145,28 @@ struct ImageState: Sendable {
         of tree: Int, reading storage: borrowing S, _ work: inout WorkMeter,
         _ body: (_ index: Int, _ entry: L1Entry) throws(QCOW2Error) -> Void
     ) throws(QCOW2Error) {
-        let (offset, entryCount) = place(of: tree)
+        let (offset, entryCount) = (trees[tree].offset, trees[tree].entryCount)
         try L1Stretches([L1Part(offset: offset, entryCount: entryCount, tree: tree)]).forEachEntry(
             reading: storage, &work
         ) { (_, index, entry) throws(QCOW2Error) in try body(index, entry) }
     }
 
-    /// Reads and checks a tree's L1 table; of a damaged image, without the checks.
+    /// Reads a tree's L1 table, whatever its entries are: ``l2Tables(_:reading:_:note:)`` is what refuses them.
     func readTree<S: Storage & ~Copyable>(_ tree: Int, from storage: borrowing S) throws(QCOW2Error) -> [L1Entry] {
-        let (offset, entryCount) = place(of: tree)
+        let place = trees[tree]
         // In two steps: the span of a value that `try` just returned crashes the compiler of Swift 6.3.1.
-        let bytes = try storage.readBytes(entryCount * L1Entry.byteCount, at: offset)
-        let entries = L1Entry.decodeTable(bytes.span)
-        guard damagedTrees == nil else { return entries }
+        let bytes = try storage.readBytes(place.entryCount * L1Entry.byteCount, at: place.offset)
+        return L1Entry.decodeTable(bytes.span)
+    }
+
+    /// Reads a tree's L1 table, and refuses an entry that can't be.
+    func readSoundTree<S: Storage & ~Copyable>(
+        _ tree: Int, from storage: borrowing S
+    ) throws(QCOW2Error) -> [L1Entry] {
+        let entries = try readTree(tree, from: storage)
         for (index, entry) in entries.enumerated() where entry.rawValue != 0 {
-            try entry.check(index, at: offset.saturating(adding: UInt64(index * L1Entry.byteCount)), geometry, bounds)
+            let place = trees[tree].offset.saturating(adding: UInt64(index * L1Entry.byteCount))
+            try entry.check(index, at: place, geometry, bounds)
         }
         return entries
     }

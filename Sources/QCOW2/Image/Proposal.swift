@@ -7,7 +7,7 @@ struct Proposal: Sendable {
     var activeTree = ImageState.activeTree
     /// Bytes of the virtual disk.
     var virtualSize: UInt64
-    var snapshots: [Snapshot]
+    var snapshots: [PlannedSnapshot]
     /// Whether the bitmaps are given up, because they would no longer match the disk.
     var dropsBitmaps = false
     /// How the active tree's mappings change at the end of the disk, when its size does; only with the active tree.
@@ -60,7 +60,7 @@ struct Proposal: Sendable {
     }
 
     /// A snapshot of the new state.
-    struct Snapshot: Sendable {
+    struct PlannedSnapshot: Sendable {
         /// Its entry; the planner fills in where its L1 table is.
         var entry: SnapshotTableEntry
         /// The tree of the old state whose mappings it has.
@@ -73,7 +73,7 @@ struct Proposal: Sendable {
     init(keeping state: ImageState) {
         virtualSize = state.header.size
         snapshots = state.entries.enumerated().map { index, entry in
-            Snapshot(entry: entry, tree: index + 1, isNew: false)
+            PlannedSnapshot(entry: entry, tree: index + 1, isNew: false)
         }
     }
 

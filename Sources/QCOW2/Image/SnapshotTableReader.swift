@@ -18,18 +18,20 @@ struct SnapshotTableReader {
     /// How many bytes are read at once.
     private static let pieceByteCount: UInt64 = 1 << 18
 
+    /// How many entries were read.
+    private(set) var count = 0
+
     /// An entry, wherever its L1 table is said to be.
-    struct Found {
+    struct Found: Sendable {
         let entry: SnapshotTableEntry
+        /// The entry's number in the table.
+        let index: Int
         let offset: HostOffset
         let extraByteCount: UInt32
 
-        /// Checks where the L1 table is.
-        func check(in geometry: ImageGeometry, _ bounds: FileBounds) throws(QCOW2Error) {
-            try entry.checkL1Table(at: offset, in: geometry)
-            try bounds.checkTable(
-                "l1_table_offset of a snapshot", entry.l1TableOffset, byteCount: UInt64(entry.l1EntryCount) * 8,
-                in: geometry, at: offset)
+        /// Bytes of the entry, without what aligns the next one.
+        var byteCount: Int {
+            SnapshotTableEntry.Layout.fixedByteCount + Int(extraByteCount) + entry.id.count + entry.name.count
         }
     }
 
@@ -54,14 +56,9 @@ struct SnapshotTableReader {
 
     /// Reads the next entry.
     ///
-    /// - Parameters:
-    ///   - storage: The image's file.
-    ///   - show: Called with the table's bytes from the entry on, before it is known whether they are one.
     /// - Returns: The entry, and where it is.
     /// - Throws: ``QCOW2Error/Code/corrupt`` for an entry whose end can't be found; no other can be read then.
-    mutating func next<S: Storage & ~Copyable>(
-        from storage: borrowing S, showing show: (_ offset: HostOffset, _ bytes: Span<UInt8>) -> Void = { _, _ in }
-    ) throws(QCOW2Error) -> Found {
+    mutating func next<S: Storage & ~Copyable>(from storage: borrowing S) throws(QCOW2Error) -> Found {
         let position = (byteCount + 7) / 8 * 8
         let end = bytesStart + bytes.count
         if UInt64(end) < limit, end - position < SnapshotTableEntry.maximumByteCount {
@@ -74,7 +71,6 @@ struct SnapshotTableReader {
         let base = start.saturating(adding: UInt64(position))
         let bytes = bytes
         let rest = bytes.span.extracting(min(position - bytesStart, bytes.count)..<bytes.count)
-        show(base, rest)
         if rest.count < SnapshotTableEntry.Layout.fixedByteCount, isCut {
             throw .invalid("snapshot table", "it is larger than 64 MiB", at: base)
         }
@@ -83,9 +79,9 @@ struct SnapshotTableReader {
         if !isVersion2, extraByteCount == 0, entry.id.isEmpty, entry.name.isEmpty, entry.seconds == 0 {
             throw .invalid("snapshot table entry", "it is empty", at: base)
         }
-        byteCount =
-            position + SnapshotTableEntry.Layout.fixedByteCount + Int(extraByteCount) + entry.id.count
-            + entry.name.count
-        return Found(entry: entry, offset: base, extraByteCount: extraByteCount)
+        let found = Found(entry: entry, index: count, offset: base, extraByteCount: extraByteCount)
+        byteCount = position + found.byteCount
+        count += 1
+        return found
     }
 }

@@ -117,6 +117,6 @@ extension Proposal {
             seconds: new.date.seconds, nanoseconds: new.date.nanoseconds,
             diskSize: state.header.size & ~(ImageGeometry.sectorSize - 1))
         entry.icount = new.icount
-        snapshots.append(Snapshot(entry: entry, tree: ImageState.activeTree, isNew: true))
+        snapshots.append(Proposal.PlannedSnapshot(entry: entry, tree: ImageState.activeTree, isNew: true))
     }
 }

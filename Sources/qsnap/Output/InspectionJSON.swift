@@ -80,7 +80,7 @@ extension Inspection.BackingFileName {
 extension Inspection.Table {
     fileprivate var json: JSON {
         .object([
-            ("name", .string(name)), ("offset", .number(offset.rawValue)), ("size", .optional(byteCount)),
+            ("name", .string(name)), ("offset", .number(offset.rawValue)), ("size", .number(byteCount)),
             ("size-in-file", .number(presentByteCount)),
         ])
     }
@@ -91,7 +91,9 @@ extension Inspection.ClusterSummary {
         .object([
             ("total", .number(total)), ("in-use", .number(referenced)), ("leaked", .number(leaked)),
             ("free", .number(free)), ("free-with-data", .number(freeWithData)),
-            ("in-use-without-refcount", .number(referencedWithoutRefcount)), ("cut", .bool(isCut)),
+            ("in-use-without-refcount", .number(referencedWithoutRefcount)),
+            ("references-known", .bool(areReferencesKnown)),
+            ("cut", .bool(isCut)),
         ])
     }
 }

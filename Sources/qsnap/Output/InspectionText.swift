@@ -110,7 +110,7 @@ extension AnnotatedField {
 
 extension Inspection.Table {
     fileprivate var row: [String] {
-        [name, "\(offset)", byteCount.map { "\($0)" } ?? "too many", "\(presentByteCount)"]
+        [name, "\(offset)", "\(byteCount)", "\(presentByteCount)"]
     }
 }
 

@@ -88,7 +88,7 @@ extension QemuImg {
 
     /// Says what was found in this library's words, one line for each finding.
     static func say(_ finding: Finding) {
-        guard finding.severity > .notice else { return }
+        guard finding.severity > .notice, finding.code != .markedCorrupt else { return }
         let kind = finding.severity == .leak ? "Leaked" : "ERROR"
         Console.writeError("\(kind) \(finding.message) [\(finding.code.rawValue)]\n" as ByteText)
     }
@@ -152,6 +152,13 @@ extension QemuImg {
     }
 }
 
+extension Finding.Code {
+    fileprivate static let markedCorrupt = Self(rawValue: "marked-corrupt")
+}
+
 extension CheckReport {
-    fileprivate var corruptionCount: UInt64 { count(of: .corruption) + count(of: .critical) }
+    /// What qemu-img would count; the mark that an image is corrupt is none of it.
+    fileprivate var corruptionCount: UInt64 {
+        count(of: .corruption) + count(of: .critical) - count(of: .markedCorrupt)
+    }
 }

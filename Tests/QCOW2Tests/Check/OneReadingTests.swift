@@ -46,12 +46,48 @@ import Testing
                 #expect(refusal?.code == error.code && refusal?.message == error.message, "\(name), seed \(seed)")
                 return
             }
-            let forbidding = findings.first { CheckRule(rawValue: $0.code.rawValue)?.forbidsOpening == true }
+            let forbidding = findings.first { FindingRule(rawValue: $0.code.rawValue)?.forbidsOpening == true }
             // A table that ends past the end of the file is forbidden in the header alone; a bitmap isn't looked at.
             #expect((refusal != nil) == (forbidding != nil), "\(name), seed \(seed): \(findings.map(\.message))")
             guard let refusal, let forbidding else { return }
             #expect(refusal.message == forbidding.message, "\(name), seed \(seed)")
             #expect(refusal.offset == forbidding.offset, "\(name), seed \(seed)")
+        }
+    }
+
+    /// What an inspection doesn't ask: it looks at no refcount and no copied flag by itself.
+    private static let checkedOnly: Set<FindingRule> = [
+        .refcountTooLow, .refcountTooHigh, .refcountOverflow, .referencesUnknown, .copiedFlagL1, .copiedFlagL2,
+        .snapshotWritable, .dataInMetadata, .clusterMappedTwice, .snapshotBehindTable, .activeVMState,
+    ]
+
+    @Test("What a check finds an inspection finds, too, in the same words; and both refuse the same", arguments: images)
+    func inspections(_ name: String) throws {
+        var options = InspectionOptions()
+        options.findingLimit = .max
+        var checkOptions = CheckOptions()
+        checkOptions.findingLimitPerCode = .max
+        try Self.mutants(of: name) { seed, bytes in
+            let storage = InMemoryStorage(bytes, isWritable: false)
+            let inspection = try Inspection(of: storage, options: options)
+            var refusal: QCOW2Error?
+            do throws(QCOW2Error) { _ = try Image(storage: InMemoryStorage(bytes, isWritable: false)) } catch {
+                refusal = error
+            }
+            #expect(inspection.openingError == refusal, "\(name), seed \(seed)")
+            guard let suspect = try? SuspectImage(storage: storage) else { return }
+            var leaked: UInt64 = 0
+            let inspected = Set(inspection.findings)
+            let report = try suspect.check(checkOptions) { finding in
+                guard let rule = FindingRule(rawValue: finding.code.rawValue) else { return }
+                #expect(
+                    Self.checkedOnly.contains(rule) || inspected.contains(finding),
+                    "\(name), seed \(seed): \(finding.message)")
+                leaked += finding.unreferencedClusterCount(in: bytes, suspect.clusterSize)
+            }
+            guard let clusters = inspection.clusters else { return }
+            #expect(clusters.areReferencesKnown == report.isComplete, "\(name), seed \(seed)")
+            #expect(clusters.leaked == leaked, "\(name), seed \(seed)")
         }
     }
 
@@ -62,12 +98,7 @@ import Testing
                 let usage = try? image.usage()
             else { return }
             var leaked: UInt64 = 0
-            let report = try image.check { finding in
-                // Usage counts clusters of the file that nothing refers to.
-                guard finding.code.rawValue == "refcount-too-high", let cluster = finding.index else { return }
-                let isInFile = cluster < UInt64(bytes.count + image.clusterSize - 1) / UInt64(image.clusterSize)
-                if isInFile, finding.message.hasSuffix("but 0 references.") { leaked += 1 }
-            }
+            let report = try image.check { leaked += $0.unreferencedClusterCount(in: bytes, image.clusterSize) }
             guard report.isComplete else { return }
             #expect(usage.file.leakedByteCount == leaked * UInt64(image.clusterSize), "\(name), seed \(seed)")
         }
@@ -95,5 +126,15 @@ import Testing
             }
             #expect(try sound.check().isClean, "\(name), seed \(seed)")
         }
+    }
+}
+
+extension Finding {
+    /// How many clusters of the file it says that they have a refcount, and no reference.
+    fileprivate func unreferencedClusterCount(in bytes: [UInt8], _ clusterSize: Int) -> UInt64 {
+        guard ["refcount-too-high", "references-unknown"].contains(code.rawValue), let cluster = index,
+            message.contains("but 0 "), cluster < UInt64((bytes.count + clusterSize - 1) / clusterSize)
+        else { return 0 }
+        return 1
     }
 }

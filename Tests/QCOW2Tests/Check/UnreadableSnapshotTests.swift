@@ -45,6 +45,25 @@ import Testing
         }
     }
 
+    @Test("What is left of an image that can't be opened is listed and read", arguments: Damage.allCases)
+    func readable(_ damage: Damage) throws {
+        let original = try Self.original()
+        var image = ImageBytes(bytes: original)
+        let place = try Self.entries(of: image)[1]
+        damage.apply(to: &image, at: place)
+        // The refcount table, which no reader needs.
+        image.set(1 << 40, at: 48)
+        #expect(throws: QCOW2Error.self) { try Image(storage: InMemoryStorage(image.bytes, isWritable: false)) }
+        let sound = try Image(storage: InMemoryStorage(original, isWritable: false))
+        let suspect = try SuspectImage(storage: InMemoryStorage(image.bytes, isWritable: false))
+        #expect(suspect.snapshots.map(\.name) == (damage == .l1Offset ? ["first", "third"] : ["first"]))
+        for state in [DiskState.active] + suspect.snapshots.map({ .snapshot(.id($0.id)) }) {
+            let bytes = try suspect.read(12288, at: GuestOffset(0), of: state)
+            #expect(try bytes == sound.read(12288, at: GuestOffset(0), of: state))
+        }
+        #expect(throws: QCOW2Error.self) { try suspect.read(512, at: GuestOffset(0), of: .snapshot(.name("second"))) }
+    }
+
     /// Refcounts of one bit allow no snapshots, those of two bits not three of one cluster.
     static let layouts = [
         "v2-512", "v3-512", "v3-512-bitmaps", "v3-512-refcount4", "v3-512-refcount64", "v3-4k-zstd", "v3-16k-extended",

@@ -187,7 +187,10 @@ import Testing
     func doubt() throws {
         var file = ImageBytes(bytes: try Fixtures.bytes("v3-512.qcow2"))
         file.set(1 << 40, at: 0x1C00)
-        let leaked = try inspect(file.bytes).findings.first { $0.code.rawValue == "leaked-clusters" }
-        #expect(leaked?.confidence == .unconfirmed)
+        let inspection = try inspect(file.bytes)
+        #expect(inspection.clusters?.areReferencesKnown == false)
+        #expect(!inspection.findings.contains { $0.code.rawValue == "leaked-clusters" })
+        let unknown = inspection.findings.first { $0.code.rawValue == "references-unknown" }
+        #expect(unknown?.confidence == .unconfirmed)
     }
 }

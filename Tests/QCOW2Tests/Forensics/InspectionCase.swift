@@ -76,15 +76,13 @@ extension InspectionCase {
         InspectionCase("not-qcow2", "text", .corruption, on: .nothing, at: 0, snapshots: 0) {
             $0.set(Array("QFI, but text\n".utf8), at: 0)
         },
-        InspectionCase("cannot-be-opened", "", .unsupported, at: 72) { $0.set(1 << 9, at: 72) },
-        InspectionCase("cannot-be-opened", "", .corruption, at: 40) { $0.set(0x608, at: 40) },
         InspectionCase("version-unknown", "version 4", .unsupported, at: 4) { $0.set(4, 4, at: 4) },
         InspectionCase("version-unknown", "version 1", .unsupported, at: 4, snapshots: 0) { $0.set(1, 4, at: 4) },
         InspectionCase("compression-type-unknown", "", .unsupported, at: 104) { $0.set(7, 1, at: 104) },
-        InspectionCase("header-truncated", "6 bytes", .corruption, at: nil, snapshots: 0) {
+        InspectionCase("header-truncated", "6 bytes", .corruption, at: 0, snapshots: 0) {
             $0.bytes.removeSubrange(6...)
         },
-        InspectionCase("header-truncated", "100 bytes", .corruption, at: nil, snapshots: 0) {
+        InspectionCase("header-truncated", "100 bytes", .corruption, at: 0, snapshots: 0) {
             $0.bytes.removeSubrange(100...)
         },
         field("cluster_bits", 40, 4, at: 20),
@@ -92,10 +90,14 @@ extension InspectionCase {
         field("refcount_order", 7, 4, at: 96),
         field("header_length", 8, 4, at: 100),
         field("size", .max, 8, at: 24),
-        field("nb_snapshots", 0xFFFF_FFFF, 4, at: 60),
+        InspectionCase("snapshot-table-invalid", "nb_snapshots", .corruption, at: 60) {
+            $0.set(0xFFFF_FFFF, 4, at: 60)
+        },
         field("compression_type", 1, 1, at: 104),
         field("l1_size", 0, 4, at: 36),
-        field("refcount_table_clusters", 0xFFFF_FFFF, 4, at: 56),
+        InspectionCase("refcount-table-invalid", "refcount_table_clusters", .corruption, at: 56) {
+            $0.set(0xFFFF_FFFF, 4, at: 56)
+        },
         InspectionCase("header-fields-unknown", at: 113) {
             $0.set(120, 4, at: 100)
             $0.set(7, 1, at: 113)
@@ -126,7 +128,7 @@ extension InspectionCase {
             $0.setExtensions([(0x6803_F857, []), (0x6803_F857, [])], at: 112)
         },
         InspectionCase("backing-file", at: 0x80) { backing("base.raw", &$0) },
-        InspectionCase("backing-file-outside", "", .corruption, at: 8) {
+        InspectionCase("header-field-invalid", "backing_file_offset", .corruption, at: 8) {
             $0.set(513, at: 8)
             $0.set(1, 4, at: 16)
         },
@@ -136,7 +138,7 @@ extension InspectionCase {
         InspectionCase("backing-file-special", "absolute", at: 0x80) { backing("/etc/passwd", &$0) },
         InspectionCase("bitmaps", on: .bitmaps, at: 0x1C00),
         InspectionCase("bitmaps-untrusted", on: .bitmaps, at: 88) { $0.set(0, at: 88) },
-        InspectionCase("bitmaps-invalid", "", .corruption, at: 88) { $0.set(1, at: 88) },
+        InspectionCase("bitmaps-missing", "", .corruption, at: 88) { $0.set(1, at: 88) },
         InspectionCase("data-behind-header", at: 0x151) { $0.set([1, 2, 3], at: 0x151) },
     ]
 
@@ -148,24 +150,24 @@ extension InspectionCase {
 
     static let tables: [InspectionCase] = [
         InspectionCase("table-out-of-bounds", "active L1", .corruption, at: 40) { $0.set(1 << 40, at: 40) },
-        InspectionCase("table-out-of-bounds", "2^64 - 512", .corruption, at: 48) { $0.set(.max - 511, at: 48) },
-        InspectionCase("table-out-of-bounds", "snapshots", .corruption, at: 64, snapshots: 0) {
+        InspectionCase("refcount-table-invalid", "2^64 - 512", .corruption, at: 48) { $0.set(.max - 511, at: 48) },
+        InspectionCase("snapshot-table-invalid", "2^63", .corruption, at: 64, snapshots: 0) {
             $0.set(1 << 63, at: 64)
         },
-        InspectionCase("table-out-of-bounds", "a snapshot's L1", .corruption, at: 0x1C00) {
+        InspectionCase("snapshot-entry-invalid", "an L1 table past the end", .corruption, at: 0x1C00) {
             $0.set(1 << 40, at: 0x1C00)
         },
-        InspectionCase("table-misaligned", "", .corruption, at: 40) { $0.set(0x608, at: 40) },
+        InspectionCase("table-out-of-bounds", "misaligned", .corruption, at: 40) { $0.set(0x608, at: 40) },
         InspectionCase("tables-overlap", "", .corruption, at: 0x600) { $0.set(0x600, at: 48) },
-        InspectionCase("tables-overlap", "a snapshot's", .corruption, at: 0x600) { $0.set(0x600, at: 0x1C00) },
-        InspectionCase("entries-invalid", "L1", .corruption, at: 0x600) { $0.set(0x1E01, at: 0x600) },
-        InspectionCase("entries-invalid", "L2", .corruption, at: 0x1E08) { $0.set(0x2002, at: 0x1E08) },
-        InspectionCase("entries-invalid", "extended", .corruption, on: .extended, at: 0x3C010) {
+        InspectionCase("active-l1-shared", "", .critical, at: 0x600) { $0.set(0x600, at: 0x1C00) },
+        InspectionCase("l1-entry-reserved-bits", "", .corruption, at: 0x600) { $0.set(0x1E01, at: 0x600) },
+        InspectionCase("l2-entry-reserved-bits", "", .corruption, at: 0x1E08) { $0.set(0x2002, at: 0x1E08) },
+        InspectionCase("subclusters-invalid", "", .corruption, on: .extended, at: 0x3C010) {
             $0.set(0x0000_0001_FFFF_FFFF, at: 0x3C018)
         },
-        InspectionCase("references-past-end", "L1", .corruption, at: 0x600) { $0.set(1 << 40, at: 0x600) },
-        InspectionCase("references-past-end", "L2", .corruption, at: 0x1E08) { $0.set(1 << 40, at: 0x1E08) },
-        InspectionCase("references-past-end", "compressed", .corruption, at: 0x1E08) {
+        InspectionCase("l1-entry-invalid", "past the end", .corruption, at: 0x600) { $0.set(1 << 40, at: 0x600) },
+        InspectionCase("l2-entry-past-end", "", .corruption, at: 0x1E08) { $0.set(1 << 40, at: 0x1E08) },
+        InspectionCase("l2-entry-past-end", "compressed", .corruption, at: 0x1E08) {
             $0.set(1 << 62 | 1 << 40, at: 0x1E08)
         },
         InspectionCase("active-vm-state", at: 0x608) {
@@ -191,13 +193,13 @@ extension InspectionCase {
 
     static let snapshotTables: [InspectionCase] = [
         InspectionCase("internal-snapshots", at: 0x1C00),
-        InspectionCase("snapshot-entry-invalid", "E", .corruption, at: 0x1C24, snapshots: 0) {
+        InspectionCase("snapshot-table-invalid", "E", .corruption, at: 0x1C24, snapshots: 0) {
             $0.set(0xFFFF_FFFF, 4, at: 0x1C24)
         },
-        InspectionCase("snapshot-entry-invalid", "a second one that isn't there", .corruption, at: 0x1C48) {
+        InspectionCase("snapshot-table-invalid", "a second one that isn't there", .corruption, at: 0x1C48) {
             $0.set(2, 4, at: 60)
         },
-        InspectionCase("snapshot-entry-invalid", "cut off", .corruption, at: 0x1C00, snapshots: 0) {
+        InspectionCase("snapshot-table-invalid", "cut off", .corruption, at: 0x1C00, snapshots: 0) {
             $0.bytes.removeSubrange(0x1C45...)
         },
         InspectionCase("snapshot-id-missing", at: 0x1C00) { $0.set([0x33], at: 0x1C40) },
@@ -205,16 +207,17 @@ extension InspectionCase {
         InspectionCase("snapshot-name-unusual", "not UTF-8", at: 0x1C00) { $0.set([0xFF], at: 0x1C41) },
         InspectionCase("snapshot-name-unusual", "zero byte", at: 0x1C00) { $0.set([0], at: 0x1C42) },
         InspectionCase("snapshot-name-unusual", "escape", at: 0x1C00) { $0.set([0x1B], at: 0x1C42) },
-        InspectionCase("snapshot-date-invalid", "", .corruption, at: 0x1C00) { $0.set(1_000_000_000, 4, at: 0x1C14) },
+        InspectionCase("snapshot-date-invalid", at: 0x1C00) { $0.set(1_000_000_000, 4, at: 0x1C14) },
         InspectionCase("snapshot-disk-size", "odd", .corruption, at: 0x1C00) { $0.set(0x2FFF, at: 0x1C30) },
         InspectionCase("snapshot-disk-size", "2^60", .corruption, at: 0x1C00) { $0.set(1 << 60, at: 0x1C30) },
         InspectionCase("snapshot-disk-size-differs", at: 0x1C00) { $0.set(0x2000, at: 0x1C30) },
-        InspectionCase("snapshot-extra-data", "too little", .corruption, on: .version2, at: 0x1C00) {
+        InspectionCase("snapshot-entry-incomplete", "", .corruption, on: .version2, at: 0x1C00) {
             $0.set(3, 4, at: 4)
             $0.set(4, 4, at: 96)
             $0.set(104, 4, at: 100)
             $0.set(0, 4, at: 0x1C24)
         },
+        InspectionCase("snapshot-l1-too-small", "", .corruption, at: 0x1C00) { $0.set(0, 4, at: 0x1C08) },
         InspectionCase("vm-state", at: 0x1C00) { $0.set(4096, at: 0x1C28) },
         InspectionCase("stale-snapshot-table", at: 64, snapshots: 0) { $0.set(0, 4, at: 60) },
         .snapshots("snapshot-id-repeated", entry: 1, .named("1", "a"), .named("1", "b")),

@@ -30,18 +30,25 @@ import Testing
         #expect(inspection.snapshots.count == example.snapshotCount)
     }
 
-    @Test("Every code has a case, and a row in the article")
+    @Test("Every code has a case or a violation, and a row in the article with its severity")
     func codes() throws {
         var codes = Set(Self.cases.map(\.code))
+        for violation in Violation.all { codes.formUnion(violation.codes.keys) }
         // These have tests of their own.
         codes.formUnion([
             "deleted-snapshot", "nested-snapshot", "old-snapshot-table", "data-past-disk", "search-cut", "read-failed",
+            "compressed-data-invalid", "snapshot-behind-table", "snapshot-l1-shared",
         ])
-        #expect(codes == Set(Finding.Code.inspectionCodes.map(\.rawValue)))
+        #expect(codes == Set(FindingRule.allCases.map(\.rawValue)))
         let article = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-            .appendingPathComponent("../../../Sources/QCOW2/QCOW2.docc/InspectingImages.md")
-        let text = try String(contentsOf: article, encoding: .utf8)
-        for code in codes { #expect(text.contains("| `\(code)` |"), "\(code)") }
+            .appendingPathComponent("../../../Sources/QCOW2/QCOW2.docc/Findings.md")
+        let rows = try String(contentsOf: article, encoding: .utf8).split(separator: "\n").filter {
+            $0.hasPrefix("| `")
+        }
+        #expect(rows.count == FindingRule.allCases.count)
+        for (rule, row) in zip(FindingRule.allCases, rows) {
+            #expect(row.hasPrefix("| `\(rule.rawValue)` | \(rule.severity.rawValue) |"), "\(rule)")
+        }
     }
 
     @Test(

@@ -23,7 +23,7 @@ extension Image where S: ~Copyable {
         try checkUnchanged()
         let state = try ImageState(opened, reading: storage)
         let blocks = try BlockSurvey.verified(state, reading: storage, budget: guestWriteOptions.memoryBudget)
-        let l1 = try state.readTree(ImageState.activeTree, from: storage)
+        let l1 = try state.readSoundTree(ImageState.activeTree, from: storage)
         return WriteSession(
             state, blocks, l1, BackingAccess(exists: hasBackingFile, reader: guestWriteOptions.backingReader))
     }

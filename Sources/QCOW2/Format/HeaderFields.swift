@@ -3,8 +3,9 @@
 
 /// The header's fields as far as the file has them, whatever they say.
 ///
-/// ``Header`` refuses what makes the rest meaningless; this reads on.
-struct LenientHeader: Sendable {
+/// Section "1.1 Fields". The only decoder of a header: ``Header`` is made of it, once ``Rule`` found nothing that makes
+/// the rest meaningless, or all the same by who wants to read on.
+struct HeaderFields: Sendable {
     /// The bytes of the first cluster that the file has; of the first sector when the cluster size is unknown.
     let bytes: [UInt8]
     let hasMagic: Bool
@@ -72,9 +73,17 @@ struct LenientHeader: Sendable {
         return field.end <= Layout.version3ByteCount || field.end <= byteCount ?? Layout.version3ByteCount
     }
 
-    /// The fields as a header, where the cluster size is known; of an unknown encryption method none is left.
-    var known: Header? {
-        guard let version, let geometry else { return nil }
+    /// The fields as a header, in files of version 2 and up.
+    ///
+    /// Of an unknown encryption method none is left, and clusters of an unknown size have 512 bytes, which is the
+    /// smallest there is: what is aligned in clusters is aligned in these, too.
+    var header: Header? {
+        guard let version, version >= 2 else { return nil }
+        let geometry =
+            geometry
+            ?? ImageGeometry(
+                clusterBits: Int(ImageGeometry.clusterBitsRange.lowerBound), refcountOrder: 4, hasExtendedL2: false,
+                hasZeroFlag: version >= 3)
         func number<T>(_ field: Field<T>) -> UInt32 { UInt32(truncatingIfNeeded: self[field]) }
         return Header(
             version: version, backingFileOffset: HostOffset(self[Layout.backingFileOffset]),
@@ -101,9 +110,11 @@ struct LenientHeader: Sendable {
         AutoclearFeatures(rawValue: self[Layout.autoclearFeatures]).contains(.bitmaps)
     }
 
-    /// Whether a file without the magic number looks like an image whose first bytes were overwritten.
-    var isPlausibleWithoutMagic: Bool {
-        guard !hasMagic, let version, version == 2 || version == 3, let geometry, byteCount != nil else { return false }
+    /// Whether there is a header at all: one with the magic number, or whose first bytes only were overwritten.
+    var mayBeHeader: Bool {
+        guard let version, version >= 2 else { return false }
+        if hasMagic { return true }
+        guard version <= 3, let geometry, byteCount != nil else { return false }
         let (table, l1Table) = (HostOffset(self[Layout.refcountTableOffset]), HostOffset(self[Layout.l1TableOffset]))
         return self[Layout.cryptMethod] <= 2 && table.rawValue != 0 && geometry.isAligned(table)
             && geometry.isAligned(l1Table)

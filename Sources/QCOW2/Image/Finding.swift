@@ -66,11 +66,11 @@ public struct Finding: Hashable, Sendable {
     public let message: String
 
     init(
-        _ code: Code, _ severity: Severity, _ message: String, at offset: HostOffset? = nil, in table: String? = nil,
+        _ rule: FindingRule, _ message: String, at offset: HostOffset? = nil, in table: String? = nil,
         index: UInt64? = nil, _ confidence: Confidence = .confirmed, because reason: String? = nil
     ) {
-        self.code = code
-        self.severity = severity
+        code = rule.code
+        severity = rule.severity
         self.message = message
         self.offset = offset
         self.table = table

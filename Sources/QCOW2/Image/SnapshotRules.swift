@@ -6,7 +6,6 @@
 /// Invariants I-25, I-27 and I-28.
 struct SnapshotRules {
     let header: Header
-    private(set) var entryCount = 0
     private var ids: Set<[UInt8]> = []
     /// Whether some L1 table is shorter than it was, so that what it lacks may still be needed.
     private(set) var hidesReferences = false
@@ -16,18 +15,17 @@ struct SnapshotRules {
     /// Checks an entry.
     ///
     /// - Returns: Whether it must be written anew to be as it should.
-    mutating func check(_ found: SnapshotTableReader.Found, _ index: Int, _ sink: FindingSink) -> Bool {
-        entryCount = index + 1
+    mutating func check(_ found: SnapshotTableReader.Found, _ sink: FindingSink) -> Bool {
         let entry = found.entry
         let name = "snapshot '\(escaped(entry.id))'"
-        func add(_ rule: CheckRule, _ message: @autoclosure () -> String) {
-            sink.add(rule, at: found.offset, in: "snapshot table", index: UInt64(index), message())
+        func add(_ rule: FindingRule, _ message: @autoclosure () -> String) {
+            sink.add(rule, at: found.offset, in: "snapshot table", index: UInt64(found.index), message())
         }
         if !checkSizes(entry, name, add) { hidesReferences = true }
         if entry.id.isEmpty { add(.snapshotIDUnusual, "A snapshot has an empty ID.") }
-        if !ids.insert(entry.id).inserted { add(.snapshotIDUnusual, "More than one snapshot has the ID of \(name).") }
+        if !ids.insert(entry.id).inserted { add(.snapshotIDRepeated, "More than one snapshot has the ID of \(name).") }
         for (what, bytes) in [("ID", entry.id), ("name", entry.name)] {
-            let rule: CheckRule = what == "ID" ? .snapshotIDUnusual : .snapshotNameUnusual
+            let rule: FindingRule = what == "ID" ? .snapshotIDUnusual : .snapshotNameUnusual
             if bytes.contains(0) { add(rule, "The \(what) of \(name) contains a zero byte, where QEMU would cut it.") }
             if !bytes.isUTF8 { add(rule, "The \(what) of \(name) is not valid UTF-8.") }
         }
@@ -40,7 +38,7 @@ struct SnapshotRules {
     ///
     /// - Returns: Whether the L1 table is long enough for them.
     private func checkSizes(
-        _ entry: SnapshotTableEntry, _ name: String, _ add: (CheckRule, @autoclosure () -> String) -> Void
+        _ entry: SnapshotTableEntry, _ name: String, _ add: (FindingRule, @autoclosure () -> String) -> Void
     ) -> Bool {
         let geometry = header.geometry
         let diskSize = entry.diskSize ?? header.size

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copyright the swift-qcow2 authors.
+
+/// Counts findings by code, and hands the first ones of each to whoever asked for them.
+///
+/// Nothing is kept but the counts, so a million findings take no more memory than one.
+final class FindingSink {
+    /// What a reading doesn't put up with.
+    enum Tolerance {
+        /// Whatever forbids to open the image is thrown: for those who trust what they read.
+        case strict
+        /// A header without which nothing else means anything is thrown, and what can't be read from the file.
+        case soundHeader
+        /// Nothing is thrown that can be passed over: for those who show what there is.
+        case everything
+    }
+
+    let tolerance: Tolerance
+    /// The first thing that would have been thrown by a strict reading.
+    private(set) var refusal: QCOW2Error?
+    private let limit: UInt64
+    private let report: (Finding) -> Void
+    private var counts: [FindingRule: UInt64] = [:]
+    /// The rule that was noted last, and how often: kept apart because findings of one kind mostly follow each other.
+    private var last = (rule: FindingRule.headerFieldInvalid, count: UInt64(0))
+
+    init(
+        limitPerCode limit: Int, tolerating tolerance: Tolerance = .soundHeader, _ report: @escaping (Finding) -> Void
+    ) {
+        self.limit = UInt64(max(0, limit))
+        self.report = report
+        self.tolerance = tolerance
+    }
+
+    /// One for an opening that refuses the image for the first finding that the format forbids.
+    static var strict: FindingSink { FindingSink(limitPerCode: 0, tolerating: .strict) { _ in } }
+
+    /// Notes a finding; `message` is only made when it is handed out.
+    func add(
+        _ rule: FindingRule, at offset: HostOffset? = nil, in table: @autoclosure () -> String? = nil,
+        index: UInt64? = nil, _ message: @autoclosure () -> String
+    ) {
+        if rule != last.rule {
+            counts[last.rule] = last.count
+            last = (rule, counts[rule] ?? 0)
+        }
+        let count = last.count
+        last.count = count &+ 1
+        guard count < limit else { return }
+        report(Finding(rule, message(), at: offset, in: table(), index: index))
+    }
+
+    /// Notes what is wrong with an image's content, or throws it if the image is to be opened strictly and that
+    /// forbids it.
+    func note(
+        _ rule: FindingRule, _ error: QCOW2Error, in table: @autoclosure () -> String? = nil, index: UInt64? = nil
+    ) throws(QCOW2Error) {
+        if rule.forbidsOpening {
+            if tolerance == .strict { throw error }
+            if refusal == nil { refusal = error }
+        }
+        add(rule, at: error.offset, in: table(), index: index, error.message)
+    }
+
+    /// Notes what leaves the rest without a meaning, or throws it if anything is to be trusted.
+    func refuse(_ rule: FindingRule, _ error: QCOW2Error) throws(QCOW2Error) {
+        guard tolerance == .everything else { throw error }
+        try note(rule, error, in: rule == .headerFieldInvalid ? "header" : nil)
+    }
+
+    func count(of rule: FindingRule) -> UInt64 { rule == last.rule ? last.count : counts[rule] ?? 0 }
+
+    /// The counts by code, the worst first.
+    func tallies() -> [CheckReport.Tally] {
+        FindingRule.allCases.compactMap { rule in
+            let count = count(of: rule)
+            guard count > 0 else { return nil }
+            return CheckReport.Tally(
+                code: rule.code, severity: rule.severity, count: count, reportedCount: min(count, limit))
+        }.sorted { $0.severity > $1.severity }
+    }
+}
