@@ -74,6 +74,7 @@ struct HeaderExtension: Hashable, Sendable {
     ///   - note: Called with what is wrong with a record. Where it returns, the record is passed over; one whose end isn't
     ///     known is the last.
     /// - Returns: What was found, usable or not.
+    /// - Throws: What `note` throws.
     static func decode(
         in area: Span<UInt8>, from start: Int, into extensions: inout [HeaderExtension],
         note: (QCOW2Error) throws(QCOW2Error) -> Void

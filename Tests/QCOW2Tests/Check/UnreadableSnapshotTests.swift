@@ -53,7 +53,7 @@ import Testing
         damage.apply(to: &image, at: place)
         // The refcount table, which no reader needs.
         image.set(1 << 40, at: 48)
-        #expect(throws: QCOW2Error.self) { try Image(storage: InMemoryStorage(image.bytes, isWritable: false)) }
+        #expect(throws: QCOW2Error.self) { _ = try Image(storage: InMemoryStorage(image.bytes, isWritable: false)) }
         let sound = try Image(storage: InMemoryStorage(original, isWritable: false))
         let suspect = try SuspectImage(storage: InMemoryStorage(image.bytes, isWritable: false))
         #expect(suspect.snapshots.map(\.name) == (damage == .l1Offset ? ["first", "third"] : ["first"]))
