@@ -4,7 +4,7 @@
 PREFIX ?= /usr/local
 RELEASE = swift build -c release -Xswiftc -static-executable -Xlinker -s --scratch-path .build-release
 
-.PHONY: all demo test lint coverage proof-mutants proof-attacks proof-lives bench bench-kernels bench-reads fuzz install install-qemu-img-link clean packages packages-build
+.PHONY: all demo test lint coverage proof-mutants proof-attacks proof-lives power-cuts bench bench-kernels bench-reads fuzz install install-qemu-img-link clean packages packages-build
 
 all:
 	swift build
@@ -43,6 +43,13 @@ LIVES ?= 2000
 proof-lives: packages
 	swift build --build-tests
 	QCOW2_LIVES=$(LIVES) Scripts/test.sh --filter LifeTests
+
+# What a power cut leaves under a real kernel, in STATES states; see Scripts/power-cuts/run.py.
+STATES ?= 1500
+power-cuts:
+	@Scripts/install-packages.sh build test power
+	$(RELEASE) --product qsnap
+	Scripts/power-cuts/run.py .build-release/release/qsnap $(STATES)
 
 # Line and region coverage per folder.
 coverage: packages

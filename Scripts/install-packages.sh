@@ -3,7 +3,7 @@
 # Copyright the swift-qcow2 authors.
 #
 # Installs the system packages that are missing: for "build" the compression and hash libraries, for "test" the real tools
-# that the tests compare with; for "bench" what measures.
+# that the tests compare with; for "bench" what measures; for "power" what a machine is made of.
 # Does nothing where everything is there, and says what is missing where it can't install.
 set -eu
 
@@ -28,8 +28,13 @@ for purpose in "$@"; do
     bench)
         for tool in time strace valgrind; do [ -x "/usr/bin/$tool" ] || need "$tool"; done
         ;;
+    power)
+        for tool in busybox:busybox-static cpio:cpio mkfs.btrfs:btrfs-progs; do
+            PATH="$PATH:/usr/sbin:/sbin" command -v "${tool%%:*}" >/dev/null || need "${tool#*:}"
+        done
+        ;;
     *)
-        echo "usage: $0 build|test|bench..." >&2
+        echo "usage: $0 build|test|bench|power..." >&2
         exit 64
         ;;
     esac

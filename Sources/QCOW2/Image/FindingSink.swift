@@ -64,7 +64,8 @@ final class FindingSink {
 
     /// Notes what leaves the rest without a meaning, or throws it if anything is to be trusted.
     func refuse(_ rule: FindingRule, _ error: QCOW2Error) throws(QCOW2Error) {
-        guard tolerance == .everything else { throw error }
+        // A strict reading would have stopped at what was found first.
+        guard tolerance == .everything else { throw refusal ?? error }
         try note(rule, error, in: rule == .headerFieldInvalid ? "header" : nil)
     }
 
