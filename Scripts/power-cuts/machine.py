@@ -7,13 +7,22 @@ import glob, os, re, shutil, subprocess
 MARK_SECTORS = 2048
 
 
+def newest():
+    """The package of Debian's newest kernel for machines like this, in a list; an empty one if there is none."""
+    text = subprocess.run(["apt-cache", "depends", "linux-image-cloud-amd64"], capture_output=True, text=True).stdout
+    return re.findall(r"Depends: (linux-image-\S+)", text)[:1]
+
+
 def kernel(folder):
     """The kernel of Debian's cloud image and its modules, unpacked beside the build; fetched once."""
     def found(): return sorted(glob.glob(os.path.join(folder, "kernel/boot/vmlinuz-*")))
     if not found():
         os.makedirs(os.path.join(folder, "kernel"), exist_ok=True)
-        text = subprocess.run(["apt-cache", "depends", "linux-image-cloud-amd64"], capture_output=True, text=True).stdout
-        names = re.findall(r"Depends: (linux-image-\S+)", text)
+        names = newest()
+        if not names:
+            # A machine that never asked for packages knows none.
+            subprocess.run(["apt-get", "update", "-qq"], stderr=subprocess.DEVNULL)
+            names = newest()
         if not names: return None
         if subprocess.run(["apt-get", "download", "-qq", names[0]], cwd=folder, stderr=subprocess.DEVNULL).returncode:
             return None

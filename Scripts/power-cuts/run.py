@@ -11,7 +11,7 @@ mounted, so that the file system's journal replays, and judged by qemu-img: the 
 verb, or the one from after it, and once the verb has ended it is the latter. STATES (1500 by default) is how many are
 judged, QCOW2_SEED decides which. Writes docs/power-cuts.md. Where it can't run, says why and ends well.
 """
-import collections, contextlib, datetime, os, random, shutil, subprocess, sys, tempfile
+import collections, contextlib, datetime, os, random, shutil, subprocess, sys, tempfile, time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import images, log, machine
 from images import STEPS
@@ -29,9 +29,14 @@ FILE_SYSTEMS = {
 @contextlib.contextmanager
 def mounted(disk, folder):
     """Mounts the file system of a disk, which replays its journal."""
-    subprocess.run(["mount", "-o", "loop", disk, folder], check=True)
+    subprocess.run(["mount", "-o", "loop", disk, folder], check=True, stderr=subprocess.DEVNULL)
     try: yield folder
-    finally: subprocess.run(["umount", folder], check=True)
+    finally:
+        # Others may look at what was mounted for a moment.
+        for _ in range(100):
+            if subprocess.run(["umount", folder], stderr=subprocess.DEVNULL).returncode == 0: break
+            time.sleep(0.1)
+        else: raise SystemExit(f"{folder} can't be unmounted")
 
 
 def image_of(step): return f"{STEPS.index(step)}.qcow2"

@@ -3,7 +3,7 @@
 
 /// How a check goes about it.
 public struct CheckOptions: Sendable {
-    /// The most findings of one code that are handed out; all are counted.
+    /// The most findings of one code that are handed out, neighbouring clusters as one; all are counted.
     public var findingLimitPerCode = 1000
     /// Whether every compressed cluster is decompressed, to see that it can be.
     ///
@@ -31,7 +31,7 @@ public struct CheckReport: Hashable, Sendable {
         public let severity: Finding.Severity
         /// All of them.
         public let count: UInt64
-        /// How many were handed out one by one.
+        /// How many were handed out, one by one or with their neighbours.
         public let reportedCount: UInt64
     }
 

@@ -45,9 +45,8 @@ extension Checker {
     private mutating func compare<Lane, S: Storage & ~Copyable>(
         _ window: CheckWindow<Lane>, _ storage: borrowing S
     ) throws(QCOW2Error) -> UInt64 {
-        let before = sink.count(of: .refcountTooLow) + sink.count(of: .refcountOverflow)
         var end = end
-        let (comparison, sink) = (RefcountComparison(subject), sink)
+        var comparison = RefcountComparison(subject, sink)
         try forEachPiece(of: window.range, storage) { piece, stored, _ in
             let (differ, anyUsed) = window.compare(stored, count: piece.count, from: piece.lowerBound)
             guard anyUsed else { return }
@@ -63,11 +62,12 @@ extension Checker {
             guard differ else { return }
             for cluster in piece {
                 let (references, refcount) = (window.count(cluster), stored[Int(cluster - piece.lowerBound)])
-                if references != refcount { comparison.report(cluster, references, refcount, sink) }
+                if references != refcount { comparison.note(cluster, references, refcount) }
             }
         }
+        comparison.finish()
         self.end = end
-        return sink.count(of: .refcountTooLow) + sink.count(of: .refcountOverflow) - before
+        return comparison.lowCount
     }
 
     /// Checks the refcounts of clusters that don't exist.
@@ -76,7 +76,8 @@ extension Checker {
     mutating func checkPastEnd<S: Storage & ~Copyable>(_ storage: borrowing S) throws(QCOW2Error) {
         let fileEnd = subject.countedClusterCount
         let perBlock = geometry.refcountsPerBlock
-        let (comparison, sink, pastEnd) = (RefcountComparison(subject), sink, tally.pastEnd)
+        var comparison = RefcountComparison(subject, sink)
+        let pastEnd = tally.pastEnd
         var end = end
         for index in subject.refcounts.blockOffsets.indices where subject.refcounts.hasData(index) {
             let last = (UInt64(index) + 1) * perBlock
@@ -92,43 +93,67 @@ extension Checker {
                     )
                     end = max(end, cluster + 1)
                     if references == refcount || pastEnd.isCut && references == 0 { continue }
-                    comparison.report(cluster, references, refcount, sink)
+                    comparison.note(cluster, references, refcount)
                 }
             }
         }
+        comparison.finish()
         self.end = end
     }
 }
 
-/// Says what is wrong with a refcount.
+/// Says what is wrong with refcounts: once for neighbouring clusters of which it is the same.
 struct RefcountComparison {
     private let geometry: ImageGeometry
     private let isComplete: Bool
+    private let sink: FindingSink
+    /// Clusters of which it wasn't said yet.
+    private var run = ClusterRun(first: 0, count: 0)
+    private var (references, refcount): (UInt64, UInt64) = (0, 0)
+    /// How many refcounts are too low.
+    private(set) var lowCount: UInt64 = 0
 
-    init(_ subject: ImageReading) {
+    init(_ subject: ImageReading, _ sink: FindingSink) {
         geometry = subject.geometry
         isComplete = subject.isComplete
+        self.sink = sink
     }
 
-    /// Notes that a cluster's refcount isn't the number of its references.
-    func report(_ cluster: UInt64, _ references: UInt64, _ refcount: UInt64, _ sink: FindingSink) {
-        let place = geometry.offset(ofCluster: cluster)
-        func add(_ rule: FindingRule, _ message: @autoclosure () -> String) {
-            sink.add(rule, at: place, in: "refcounts", index: cluster, message())
+    /// Notes that a cluster's refcount isn't the number of its references; clusters come in ascending order.
+    mutating func note(_ cluster: UInt64, _ references: UInt64, _ refcount: UInt64) {
+        if refcount < references || references > geometry.maximumRefcount { lowCount += 1 }
+        if cluster == run.end, references == self.references, refcount == self.refcount {
+            run = ClusterRun(first: run.first, count: run.count + 1)
+            return
+        }
+        finish()
+        run = ClusterRun(first: cluster, count: 1)
+        (self.references, self.refcount) = (references, refcount)
+    }
+
+    /// Says what is left to say.
+    mutating func finish() {
+        guard run.count > 0 else { return }
+        let place = geometry.offset(ofCluster: run.first)
+        let (run, references, refcount) = (run, references, refcount)
+        self.run = ClusterRun(first: 0, count: 0)
+        func add(_ rule: FindingRule, _ what: @autoclosure () -> String) {
+            var clusters: String {
+                run.count == 1 ? "Cluster \(run.first) has" : "Clusters \(run.first) to \(run.end - 1) have"
+            }
+            sink.add(
+                rule, at: place, in: "refcounts", index: run.first, count: run.count, "\(clusters) \(what())")
         }
         if references > geometry.maximumRefcount {
-            add(
-                .refcountOverflow,
-                "Cluster \(cluster) has \(references) references, more than \(geometry.refcountBits) bits can count.")
+            add(.refcountOverflow, "\(references) references, more than \(geometry.refcountBits) bits can count.")
         } else if refcount < references {
-            add(.refcountTooLow, "Cluster \(cluster) has the refcount \(refcount), but \(references) references.")
+            add(.refcountTooLow, "the refcount \(refcount), but \(references) references.")
         } else if isComplete {
-            add(.refcountTooHigh, "Cluster \(cluster) has the refcount \(refcount), but \(references) references.")
+            add(.refcountTooHigh, "the refcount \(refcount), but \(references) references.")
         } else {
             add(
                 .referencesUnknown,
-                "Cluster \(cluster) has the refcount \(refcount), but \(references) known references; what couldn't "
-                    + "be read may refer to it.")
+                "the refcount \(refcount), but \(references) known references; what couldn't be read may refer to it.")
         }
     }
 }

@@ -62,12 +62,15 @@ public struct Finding: Hashable, Sendable {
     public let table: String?
     /// The entry of ``table`` in which it was found, counted from 0.
     public let index: UInt64?
+    /// How many there are of it: neighbouring clusters of which the same is wrong are one finding, with the place of the
+    /// first; 1 for all else.
+    public let count: UInt64
     /// A whole sentence with the numbers in it.
     public let message: String
 
     init(
         _ rule: FindingRule, _ message: String, at offset: HostOffset? = nil, in table: String? = nil,
-        index: UInt64? = nil, _ confidence: Confidence = .confirmed, because reason: String? = nil
+        index: UInt64? = nil, count: UInt64 = 1, _ confidence: Confidence = .confirmed, because reason: String? = nil
     ) {
         code = rule.code
         severity = rule.severity
@@ -75,6 +78,7 @@ public struct Finding: Hashable, Sendable {
         self.offset = offset
         self.table = table
         self.index = index
+        self.count = count
         self.confidence = confidence
         confidenceReason = reason
     }

@@ -20,9 +20,16 @@ final class FindingSink {
     private(set) var refusal: QCOW2Error?
     private let limit: UInt64
     private let report: (Finding) -> Void
-    private var counts: [FindingRule: UInt64] = [:]
+    private var tallies: [FindingRule: Tally] = [:]
     /// The rule that was noted last, and how often: kept apart because findings of one kind mostly follow each other.
-    private var last = (rule: FindingRule.headerFieldInvalid, count: UInt64(0))
+    private var last = (rule: FindingRule.headerFieldInvalid, tally: Tally())
+
+    private struct Tally {
+        /// How often it was found.
+        var count: UInt64 = 0
+        /// How many findings were handed out, and how often it was found in these.
+        var (handedOut, reported): (UInt64, UInt64) = (0, 0)
+    }
 
     init(
         limitPerCode limit: Int, tolerating tolerance: Tolerance = .soundHeader, _ report: @escaping (Finding) -> Void
@@ -35,19 +42,20 @@ final class FindingSink {
     /// One for an opening that refuses the image for the first finding that the format forbids.
     static var strict: FindingSink { FindingSink(limitPerCode: 0, tolerating: .strict) { _ in } }
 
-    /// Notes a finding; `message` is only made when it is handed out.
+    /// Notes a finding, or `count` neighbouring ones as one; `message` is only made when it is handed out.
     func add(
         _ rule: FindingRule, at offset: HostOffset? = nil, in table: @autoclosure () -> String? = nil,
-        index: UInt64? = nil, _ message: @autoclosure () -> String
+        index: UInt64? = nil, count: UInt64 = 1, _ message: @autoclosure () -> String
     ) {
         if rule != last.rule {
-            counts[last.rule] = last.count
-            last = (rule, counts[rule] ?? 0)
+            tallies[last.rule] = last.tally
+            last = (rule, tallies[rule] ?? Tally())
         }
-        let count = last.count
-        last.count = count &+ 1
-        guard count < limit else { return }
-        report(Finding(rule, message(), at: offset, in: table(), index: index))
+        last.tally.count &+= count
+        guard last.tally.handedOut < limit else { return }
+        last.tally.handedOut += 1
+        last.tally.reported &+= count
+        report(Finding(rule, message(), at: offset, in: table(), index: index, count: count))
     }
 
     /// Notes what is wrong with an image's content, or throws it if the image is to be opened strictly and that
@@ -69,15 +77,19 @@ final class FindingSink {
         try note(rule, error, in: rule == .headerFieldInvalid ? "header" : nil)
     }
 
-    func count(of rule: FindingRule) -> UInt64 { rule == last.rule ? last.count : counts[rule] ?? 0 }
+    func count(of rule: FindingRule) -> UInt64 { tally(of: rule).count }
+
+    private func tally(of rule: FindingRule) -> Tally {
+        rule == last.rule ? last.tally : tallies[rule] ?? Tally()
+    }
 
     /// The counts by code, the worst first.
-    func tallies() -> [CheckReport.Tally] {
+    func checkTallies() -> [CheckReport.Tally] {
         FindingRule.allCases.compactMap { rule in
-            let count = count(of: rule)
-            guard count > 0 else { return nil }
+            let tally = tally(of: rule)
+            guard tally.count > 0 else { return nil }
             return CheckReport.Tally(
-                code: rule.code, severity: rule.severity, count: count, reportedCount: min(count, limit))
+                code: rule.code, severity: rule.severity, count: tally.count, reportedCount: tally.reported)
         }.sorted { $0.severity > $1.severity }
     }
 }

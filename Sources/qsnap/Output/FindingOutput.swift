@@ -115,7 +115,7 @@ extension Finding {
         .object([
             ("code", .string(code.rawValue)), ("severity", .string(severity.rawValue)),
             ("offset", .optional(offset?.rawValue)), ("table", .optional(table)), ("index", .optional(index)),
-            ("message", .string(message)), ("confidence", .string(confidence.rawValue)),
+            ("count", .number(count)), ("message", .string(message)), ("confidence", .string(confidence.rawValue)),
             ("confidence-reason", .optional(confidenceReason)),
         ])
     }

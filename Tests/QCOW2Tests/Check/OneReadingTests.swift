@@ -132,9 +132,10 @@ import Testing
 extension Finding {
     /// How many clusters of the file it says that they have a refcount, and no reference.
     fileprivate func unreferencedClusterCount(in bytes: [UInt8], _ clusterSize: Int) -> UInt64 {
-        guard ["refcount-too-high", "references-unknown"].contains(code.rawValue), let cluster = index,
-            message.contains("but 0 "), cluster < UInt64((bytes.count + clusterSize - 1) / clusterSize)
+        guard ["refcount-too-high", "references-unknown"].contains(code.rawValue), let first = index,
+            message.contains("but 0 ")
         else { return 0 }
-        return 1
+        let end = min(first + count, UInt64((bytes.count + clusterSize - 1) / clusterSize))
+        return end > first ? end - first : 0
     }
 }
