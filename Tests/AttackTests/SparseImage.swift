@@ -29,9 +29,9 @@ struct SparseImage {
         for (offset, count, value) in numbers { try put(value, count, at: offset) }
     }
 
-    /// A file with these bytes, grown to a length.
-    init(_ bytes: [UInt8], byteCount: Int? = nil) throws {
-        folder = try TemporaryFolder()
+    /// A file with these bytes, grown to a length; where another folder is given, in that.
+    init(_ bytes: [UInt8], byteCount: Int? = nil, in parent: String? = nil) throws {
+        folder = try TemporaryFolder(in: parent)
         clusterSize = 1 << Int(bytes[23])
         try Data(bytes).write(to: URL(fileURLWithPath: path))
         if let byteCount, truncate(path, byteCount) != 0 {

@@ -98,4 +98,60 @@ enum WorstFiles {
         try image.put(table << 9, at: 64)
         return image
     }
+
+    /// Bitmaps whose tables of 8 MiB each name a cluster of their own with every entry.
+    static func bitmapTables(count: Int) throws -> SparseImage {
+        // Clusters of 512: header, refcount table and block, L1 table, directory, the tables, then the data in a hole.
+        let entryCount = 1 << 20
+        let tableClusters = entryCount * 8 / 512
+        let firstTable = 16
+        let firstData = firstTable + count * tableClusters
+        let image = try SparseImage(
+            clusterBits: 9, refcountOrder: 4, diskSize: 1 << 20, l1: (3, 32), refcountTable: (1, 1),
+            byteCount: (firstData + count * entryCount) << 9)
+        try image.put(2 << 9, at: 1 << 9)
+        // 32 bytes an entry of the directory, with names of one letter.
+        var directory: [UInt8] = []
+        for index in 0..<count {
+            directory += SparseImage.bytes((firstTable + index * tableClusters) << 9, 8)
+            directory += SparseImage.bytes(entryCount, 4) + SparseImage.bytes(0, 4) + [1, 9, 0, 1, 0, 0, 0, 0]
+            directory += [UInt8(0x61 + index), 0, 0, 0, 0, 0, 0, 0]
+        }
+        try image.put(directory, at: 4 << 9)
+        let record = SparseImage.bytes(0x2385_2875, 4) + SparseImage.bytes(24, 4) + SparseImage.bytes(count, 4)
+        let place = SparseImage.bytes(0, 4) + SparseImage.bytes(directory.count, 8) + SparseImage.bytes(4 << 9, 8)
+        try image.put(record + place, at: 104)
+        try image.put(1, at: 88)
+        for index in 0..<count {
+            let entries = (0..<entryCount).map { UInt64((firstData + index * entryCount + $0) << 9).bigEndian }
+            try image.put(entries.withUnsafeBytes { Array($0) }, at: (firstTable + index * tableClusters) << 9)
+        }
+        return image
+    }
+
+    /// A snapshot table of as many bytes as one may have, for snapshots with names that are far too long.
+    static func longNames() throws -> SparseImage {
+        let count = 65_000
+        var table: [UInt8] = []
+        table.reserveCapacity(64 << 20)
+        let name = [UInt8](repeating: 0x78, count: 940)
+        for index in 0..<count {
+            let id = Array("\(index + 1)".utf8)
+            table +=
+                SparseImage.bytes(0, 12) + SparseImage.bytes(id.count, 2) + SparseImage.bytes(name.count + id.count, 2)
+            table += SparseImage.bytes(0, 20) + SparseImage.bytes(16, 4) + SparseImage.bytes(0, 16)
+            table += id + id + name
+            table += [UInt8](repeating: 0, count: -table.count & 7)
+        }
+        let clusters = (table.count + 65535) >> 16
+        let image = try SparseImage(
+            clusterBits: 16, refcountOrder: 4, diskSize: 0, l1: (3, 1), refcountTable: (1, 1),
+            byteCount: (4 + clusters) << 16)
+        try image.put(2 << 16, at: 1 << 16)
+        try image.put((0..<(4 + clusters)).flatMap { _ in [UInt8(0), 1] }, at: 2 << 16)
+        try image.put(table, at: 4 << 16)
+        try image.put(count, 4, at: 60)
+        try image.put(4 << 16, at: 64)
+        return image
+    }
 }

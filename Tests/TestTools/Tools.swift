@@ -111,9 +111,9 @@ public final class TemporaryFolder: Sendable {
     /// The folder's path.
     public let path: String
 
-    /// Creates an empty folder.
-    public init() throws {
-        path = NSTemporaryDirectory() + "qcow2-" + UUID().uuidString
+    /// Creates an empty folder, in the system's folder for such or in another.
+    public init(in parent: String? = nil) throws {
+        path = (parent.map { $0 + "/" } ?? NSTemporaryDirectory()) + "qcow2-" + UUID().uuidString
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
 

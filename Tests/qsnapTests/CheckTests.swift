@@ -50,7 +50,7 @@ import Testing
         #expect(findings.map { $0["code"] as? String } == ["refcount-too-low", "copied-flag-l2"])
         #expect(
             Set(findings.flatMap(\.keys)) == [
-                "code", "severity", "offset", "table", "index", "message", "confidence", "confidence-reason",
+                "code", "severity", "offset", "table", "index", "count", "message", "confidence", "confidence-reason",
             ])
         #expect(
             (object["counts"] as? [String: Int]) == [

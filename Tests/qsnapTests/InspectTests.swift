@@ -56,7 +56,7 @@ import Testing
         #expect(findings.map { $0["code"] as? String } == ["backing-file", "internal-snapshots"])
         #expect(
             Set(findings[0].keys) == [
-                "code", "severity", "offset", "table", "index", "message", "confidence", "confidence-reason",
+                "code", "severity", "offset", "table", "index", "count", "message", "confidence", "confidence-reason",
             ])
         let dump = try #require(object["dump"] as? [[String: Any]])
         let fields = try #require(dump.first?["fields"] as? [[String: Any]])

@@ -126,11 +126,12 @@ struct SnapshotTableEntry: Hashable, Sendable {
     /// Checks that the L1 table is long enough for the disk of the snapshot.
     ///
     /// Invariant I-10. Whoever writes a snapshot copies a table that maps the whole disk, so what a shorter one lacks
-    /// was there once. An entry that doesn't say how large the disk was can't be checked.
+    /// was there once. An entry that doesn't say how large the disk was means the image's size.
     ///
     /// - Throws: ``QCOW2Error/Code/corrupt``.
-    func checkL1EntryCount(in geometry: ImageGeometry) throws(QCOW2Error) {
-        guard let diskSize, geometry.l1EntryCount(forDiskSize: diskSize) > UInt64(l1EntryCount) else { return }
+    func checkL1EntryCount(in header: Header) throws(QCOW2Error) {
+        let diskSize = diskSize ?? header.size
+        guard header.geometry.l1EntryCount(forDiskSize: diskSize) > UInt64(l1EntryCount) else { return }
         throw QCOW2Error(
             .corrupt,
             "The disk of snapshot '\(escaped(id))', \(diskSize) bytes, needs more than the \(l1EntryCount) entries that "

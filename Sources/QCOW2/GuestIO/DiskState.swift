@@ -33,7 +33,7 @@ extension Image where S: ~Copyable {
     /// - Throws: ``QCOW2Error/Code/corrupt`` for an L1 table that is too short for the disk.
     func tree(ofSnapshotAt index: Int) throws(QCOW2Error) -> StateTree {
         let entry = entries[index]
-        try entry.checkL1EntryCount(in: header.geometry)
+        try entry.checkL1EntryCount(in: header)
         return StateTree(
             l1TableOffset: entry.l1TableOffset, l1EntryCount: entry.l1EntryCount,
             virtualSize: entry.diskSize ?? header.size, vmStateSize: entry.vmStateSize)

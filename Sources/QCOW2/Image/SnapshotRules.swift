@@ -50,7 +50,7 @@ struct SnapshotRules {
                 add(.snapshotDiskSize, "The disk size of \(name), \(size) bytes, is no multiple of 512.")
             }
         }
-        do throws(QCOW2Error) { try entry.checkL1EntryCount(in: geometry) } catch {
+        do throws(QCOW2Error) { try entry.checkL1EntryCount(in: header) } catch {
             add(.snapshotL1TooSmall, error.message)
             return false
         }

@@ -265,25 +265,30 @@ struct UpdatePlanner {
             header.snapshotTableOffset = HostOffset(0)
             return 0
         }
+        let byteCount = UInt64(entries.reduce(0) { ($0 + 7) / 8 * 8 + $1.encodedByteCount })
+        guard byteCount <= SnapshotTableEntry.maximumTableByteCount else {
+            throw QCOW2Error(.limitExceeded, "The snapshot table would be larger than 64 MiB.")
+        }
         var table: [UInt8] = []
+        // With the zeros that will fill up the last cluster, so that the table is in memory only once.
+        table.reserveCapacity(Int(geometry.clusterCount(forBytes: byteCount)) * geometry.clusterByteCount)
         for entry in entries {
             table.append(contentsOf: repeatElement(0, count: -table.count & 7))
             entry.encode(to: &table)
         }
-        guard UInt64(table.count) <= SnapshotTableEntry.maximumTableByteCount else {
-            throw QCOW2Error(.limitExceeded, "The snapshot table would be larger than 64 MiB.")
-        }
-        header.snapshotTableOffset = try write(table)
-        return UInt64(table.count)
+        assert(UInt64(table.count) == byteCount)
+        header.snapshotTableOffset = try write(consume table)
+        return byteCount
     }
 
     /// Plans to write a table into fresh clusters, filled up with zeros.
-    mutating func write(_ table: [UInt8]) throws(QCOW2Error) -> HostOffset {
+    mutating func write(_ table: consuming [UInt8]) throws(QCOW2Error) -> HostOffset {
         let clusterCount = geometry.clusterCount(forBytes: UInt64(table.count))
         guard clusterCount > 0 else { return HostOffset(0) }
         let offset = try allocate(clusterCount)
         let byteCount = Int(clusterCount) * geometry.clusterByteCount
-        tables.append((table + repeatElement(UInt8(0), count: byteCount - table.count), offset))
+        table.append(contentsOf: repeatElement(0, count: byteCount - table.count))
+        tables.append((table, offset))
         return offset
     }
 }

@@ -65,7 +65,7 @@ extension Image where S: ~Copyable {
             }
             proposal.activeTree = index + 1
             proposal.virtualSize = try Self.virtualSize(applying: applied, to: state)
-            try state.entries[index].checkL1EntryCount(in: state.geometry)
+            try state.entries[index].checkL1EntryCount(in: state.header)
         }
         return applied
     }

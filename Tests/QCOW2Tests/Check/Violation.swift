@@ -146,6 +146,10 @@ struct Violation: CustomTestStringConvertible, Sendable {
                 "copied-flag-l1": 0, "copied-flag-l2": 0,
             ], qemu: 2
         ) { $0.set(0x600, at: 0x1C00) },
+        Violation(
+            "I-10", "an empty entry, which version 2 lets pass", on: "v2-512",
+            ["snapshot-l1-too-small": 1, "snapshot-id-unusual": 1], qemu: 0
+        ) { $0.set(2, 4, at: 60) },
         Violation("I-27", "a disk size that is no multiple of 512", ["snapshot-disk-size": 1], qemu: 0) {
             $0.set(12289, at: 0x1C30)
         },

@@ -24,7 +24,29 @@ extension WriteSession {
         let update = MetadataUpdate(
             oldFileByteCount: fileByteCount, tables: written, refcounts: nil, header: header,
             entries: opened.entries, snapshotTableByteCount: opened.snapshotTableByteCount)
+        assert(isSound(update, next))
         return (update, next)
+    }
+
+    /// Whether a finished plan keeps the shadow commit's promise: what it writes before the switch was free, nothing
+    /// that changed is left out, and what the old state alone uses is given back only afterwards.
+    ///
+    /// No content of a file can reach this.
+    private func isSound(_ update: MetadataUpdate, _ next: WriteSession) -> Bool {
+        let targets = update.tables.compactMap { geometry.run(at: $0.offset, byteCount: UInt64($0.bytes.count)) }
+        let newTables = [
+            geometry.run(
+                at: update.header.l1TableOffset, byteCount: UInt64(tables.l1.count * L1Entry.byteCount)),
+            geometry.run(
+                at: update.header.refcountTableOffset,
+                byteCount: UInt64(update.header.refcountTableClusterCount) * geometry.clusterSize),
+        ]
+        return targets.areAscendingAndDisjoint
+            && update.tables.allSatisfy { $0.bytes.count > 0 && $0.bytes.count % geometry.clusterByteCount == 0 }
+            && next.tables.dirtyCount == 0 && next.refcounts.dirtyCount == 0
+            // What the new header points to was written, or stays where it was.
+            && newTables.allSatisfy { run in run.map { targets.contains($0) || tables.dirtyCount == 0 } ?? true }
+            && next.released.allSatisfy { run in !targets.contains { $0.first < run.end && run.first < $0.end } }
     }
 
     /// Finds places for the L2 tables that changed, and for the L1 table.
