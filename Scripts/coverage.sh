@@ -15,8 +15,8 @@ tools=$(dirname "$(readlink -f "$(command -v swift)")")
 swift build --build-tests --enable-code-coverage --scratch-path "$build" --quiet
 mkdir -p "$build/raw"
 rm -f "$build"/raw/*
-# A file for every process: tests start the command, and some kill it.
-LLVM_PROFILE_FILE="$build/raw/%p-%m.profraw" "$build/debug/swift-qcow2PackageTests.xctest" --testing-library swift-testing \
+# Processes merge what they counted into a few files: tests start the command some 10,000 times.
+LLVM_PROFILE_FILE="$build/raw/pool-%8m.profraw" "$build/debug/swift-qcow2PackageTests.xctest" --testing-library swift-testing \
     "$@" >"$build/coverage.log" 2>&1 || echo "Some tests failed: see $build/coverage.log" >&2
 "$tools/llvm-profdata" merge --sparse --failure-mode=all -o "$build/all.profdata" "$build"/raw/*.profraw
 "$tools/llvm-cov" export "$build/debug/swift-qcow2PackageTests.xctest" --object "$build/debug/qsnap" \

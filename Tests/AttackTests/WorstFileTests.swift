@@ -27,7 +27,8 @@ struct WorstFileTests {
         #expect(isRight, "\(words[0]): status \(result.status ?? -1), signal \(result.signal ?? 0)")
     }
 
-    /// - Parameter mebibytes: 96, and what of the file's tables must be held, and room for what the runtime takes.
+    /// Expects that commands end soon, in so much memory: 96 MiB, what of the file's tables must be held, and room for
+    /// what the runtime takes.
     private func expectQuick(
         _ image: SparseImage, _ verbs: [[String]], seconds: Double = 3, mebibytes: Int = 160
     ) {

@@ -33,6 +33,13 @@ public struct CheckReport: Hashable, Sendable {
         public let count: UInt64
         /// How many were handed out, one by one or with their neighbours.
         public let reportedCount: UInt64
+
+        init(_ rule: FindingRule, _ tally: FindingSink.Tally) {
+            code = rule.code
+            severity = rule.severity
+            count = tally.count
+            reportedCount = tally.reported
+        }
     }
 
     /// Every code that was found, the worst first.

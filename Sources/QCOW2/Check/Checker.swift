@@ -68,7 +68,7 @@ struct Checker {
         report.imageEndOffset = geometry.offset(ofCluster: end)
         report.checkedSnapshotCount = subject.snapshots.count
         report.decodedClusterCount = tally.decodedClusterCount
-        report.tallies = sink.checkTallies()
+        report.tallies = sink.tallies.map(CheckReport.Tally.init)
     }
 
     /// Checks the active L1 table's copied flags, and what lies behind the disk.

@@ -37,6 +37,17 @@ public struct ExportOptions: Sendable {
     public init() {}
 }
 
+extension NewFile {
+    /// Creates the file that the options ask for.
+    convenience init(
+        path: String, _ options: ExportOptions, sources: [NamedFile], calls: any FileCalls = KernelCalls()
+    ) throws(QCOW2Error) {
+        try self.init(
+            path: path, replacing: options.replacesExisting ? options.locks : nil,
+            sources: sources + options.keptFiles.map { NamedFile(open: $0, nil) }, calls: calls)
+    }
+}
+
 extension DiskView {
     /// Writes the disk to a new file, which appears under its name when it is complete, with all of its size.
     ///

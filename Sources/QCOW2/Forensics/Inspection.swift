@@ -196,6 +196,6 @@ struct FindingCollector: Sendable {
 
     /// Adds what the reading and the sweep counted.
     mutating func count(_ sink: FindingSink) {
-        for tally in sink.checkTallies() { counts[tally.code, default: 0] += tally.count }
+        for (rule, tally) in sink.tallies { counts[rule.code, default: 0] += tally.count }
     }
 }

@@ -158,20 +158,6 @@ extension Image where S: ~Copyable {
     }
 }
 
-extension Storage where Self: ~Copyable {
-    /// Reads and decompresses a cluster.
-    func decompress(
-        _ compressed: CompressedCluster, _ type: CompressionType, _ geometry: ImageGeometry
-    ) throws(QCOW2Error) -> [UInt8] {
-        // Safe: the descriptor's bits allow at most two clusters.
-        let input = try readBytes(Int(compressed.byteCount), at: compressed.offset)
-        var cluster = [UInt8](repeating: 0, count: geometry.clusterByteCount)
-        var span = cluster.mutableSpan
-        try ClusterCodec.decompress(input.span, type, into: &span, at: compressed.offset)
-        return cluster
-    }
-}
-
 /// Where the disk ends, or will.
 private struct DiskBorder {
     /// The smaller size: what is in front of it stays.
@@ -187,14 +173,5 @@ private struct DiskBorder {
         offset = min(visible, new)
         end = max(old, new)
         hiddenEnd = max(offset, new > old ? min(new, backingSize) : 0)
-    }
-}
-
-extension QCOW2Error {
-    static func activeBitmaps(_ name: String, _ verb: String) -> Self {
-        Self(
-            .activeBitmaps,
-            "'\(name)' holds bitmaps that would no longer match the disk; \(verb) only after removing them, or force "
-                + "it to give them up.")
     }
 }

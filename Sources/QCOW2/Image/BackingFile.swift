@@ -28,4 +28,10 @@ extension Image where S: ~Copyable {
         let name = try storage.readBytes(Int(header.backingFileNameByteCount), at: header.backingFileOffset)
         return BackingFile(nameBytes: name, formatBytes: opened.extensions.last(.backingFileFormat)?.data)
     }
+
+    /// The files that the image names: its backing file and its external data file.
+    func namedFiles() throws(QCOW2Error) -> [NamedFile] {
+        let names = [try backingFile()?.nameBytes, externalDataFileNameBytes]
+        return names.flatMap { $0.map { NamedFile.candidates($0, of: storage.name) } ?? [] }
+    }
 }

@@ -27,10 +27,7 @@ extension Image where S: ~Copyable {
     }
 }
 
-extension LUKSHeader {
-    /// Reads the header at the start of an encryption region.
-    init<S: Storage & ~Copyable>(reading storage: borrowing S, at region: HostOffset) throws(QCOW2Error) {
-        let bytes = try storage.readBytes(Self.byteCount, at: region)
-        try self.init(decoding: bytes.span, at: region)
-    }
+extension Image where S == FileStorage {
+    /// How other programs are kept from using the image in a way that excludes this one.
+    public var locking: FileStorage.Locking { storage.locking }
 }

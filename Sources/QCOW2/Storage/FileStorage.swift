@@ -123,8 +123,3 @@ public struct FileStorage: Storage, Sendable, ~Copyable {
         try file.punchHole(at: offset, byteCount: byteCount)
     }
 }
-
-extension Image where S == FileStorage {
-    /// How other programs are kept from using the image in a way that excludes this one.
-    public var locking: FileStorage.Locking { storage.locking }
-}

@@ -46,11 +46,3 @@ struct NamedFile: Hashable, Sendable {
         return paths.map { Self(path: $0) }
     }
 }
-
-extension Image where S: ~Copyable {
-    /// The files that the image names: its backing file and its external data file.
-    func namedFiles() throws(QCOW2Error) -> [NamedFile] {
-        let names = [try backingFile()?.nameBytes, externalDataFileNameBytes]
-        return names.flatMap { $0.map { NamedFile.candidates($0, of: storage.name) } ?? [] }
-    }
-}

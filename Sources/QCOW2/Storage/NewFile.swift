@@ -29,17 +29,17 @@ final class NewFile: Sendable {
 
     /// Creates the file, empty and under its temporary name.
     ///
-    /// A regular file that has the name already is replaced only if the options say so, and never if it is one of the
-    /// sources: they are being read, or named by what is.
+    /// A regular file that has the name already is replaced only if it is said what of locking it, and never if it is
+    /// one of the sources: they are being read, or named by what is.
     ///
     /// - Throws: ``QCOW2Error/Code/fileExists``; ``QCOW2Error/Code/inUse`` or ``QCOW2Error/Code/locksUnavailable`` for
     ///   the file that would be replaced; ``QCOW2Error/Code/inputOutput``.
     init(
-        path name: String, _ options: ExportOptions, sources: [NamedFile], calls: any FileCalls = KernelCalls()
+        path name: String, replacing locks: FileStorage.LockRequirement?, sources: [NamedFile],
+        calls: any FileCalls = KernelCalls()
     ) throws(QCOW2Error) {
-        let sources = sources + options.keptFiles.map { NamedFile(open: $0, nil) }
-        try Self.check(name, options.replacesExisting, sources)
-        let replaced = options.replacesExisting ? try ReplacedFile(at: name, options.locks, calls) : nil
+        try Self.check(name, locks != nil, sources)
+        let replaced = try locks.map { (locks) throws(QCOW2Error) in try ReplacedFile(at: name, locks, calls) } ?? nil
         // What was checked may have been another file.
         if let replaced { try Self.check(name, replaced.identity, sources) }
         let path = replaced?.path ?? name

@@ -20,15 +20,15 @@ final class FindingSink {
     private(set) var refusal: QCOW2Error?
     private let limit: UInt64
     private let report: (Finding) -> Void
-    private var tallies: [FindingRule: Tally] = [:]
+    private var known: [FindingRule: Tally] = [:]
     /// The rule that was noted last, and how often: kept apart because findings of one kind mostly follow each other.
     private var last = (rule: FindingRule.headerFieldInvalid, tally: Tally())
 
-    private struct Tally {
-        /// How often it was found.
-        var count: UInt64 = 0
+    /// How often something was found.
+    struct Tally {
+        fileprivate(set) var count: UInt64 = 0
         /// How many findings were handed out, and how often it was found in these.
-        var (handedOut, reported): (UInt64, UInt64) = (0, 0)
+        fileprivate(set) var (handedOut, reported): (UInt64, UInt64) = (0, 0)
     }
 
     init(
@@ -48,8 +48,8 @@ final class FindingSink {
         index: UInt64? = nil, count: UInt64 = 1, _ message: @autoclosure () -> String
     ) {
         if rule != last.rule {
-            tallies[last.rule] = last.tally
-            last = (rule, tallies[rule] ?? Tally())
+            known[last.rule] = last.tally
+            last = (rule, known[rule] ?? Tally())
         }
         last.tally.count &+= count
         guard last.tally.handedOut < limit else { return }
@@ -80,16 +80,12 @@ final class FindingSink {
     func count(of rule: FindingRule) -> UInt64 { tally(of: rule).count }
 
     private func tally(of rule: FindingRule) -> Tally {
-        rule == last.rule ? last.tally : tallies[rule] ?? Tally()
+        rule == last.rule ? last.tally : known[rule] ?? Tally()
     }
 
-    /// The counts by code, the worst first.
-    func checkTallies() -> [CheckReport.Tally] {
-        FindingRule.allCases.compactMap { rule in
-            let tally = tally(of: rule)
-            guard tally.count > 0 else { return nil }
-            return CheckReport.Tally(
-                code: rule.code, severity: rule.severity, count: tally.count, reportedCount: tally.reported)
-        }.sorted { $0.severity > $1.severity }
+    /// What was found, the worst first.
+    var tallies: [(rule: FindingRule, tally: Tally)] {
+        FindingRule.allCases.map { ($0, tally(of: $0)) }.filter { $0.1.count > 0 }
+            .sorted { $0.0.severity > $1.0.severity }
     }
 }

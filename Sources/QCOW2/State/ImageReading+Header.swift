@@ -156,3 +156,11 @@ extension Field {
     /// Where the field of a header is in the file.
     var place: HostOffset { HostOffset(UInt64(offset)) }
 }
+
+extension LUKSHeader {
+    /// Reads the header at the start of an encryption region.
+    init<S: Storage & ~Copyable>(reading storage: borrowing S, at region: HostOffset) throws(QCOW2Error) {
+        let bytes = try storage.readBytes(Self.byteCount, at: region)
+        try self.init(decoding: bytes.span, at: region)
+    }
+}

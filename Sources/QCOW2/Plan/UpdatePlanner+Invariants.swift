@@ -50,23 +50,6 @@ extension BlockSurvey {
     }
 }
 
-extension [ClusterRun] {
-    /// Whether no run begins before the end of the one in front of it.
-    var areAscendingAndDisjoint: Bool { indices.dropFirst().allSatisfy { self[$0 - 1].end <= self[$0].first } }
-}
-
-extension [UInt64] {
-    /// Whether each number is larger than the one in front of it.
-    var isAscending: Bool { indices.dropFirst().allSatisfy { self[$0 - 1] < self[$0] } }
-}
-
-extension [Range<UInt64>] {
-    /// Whether no range is empty, or begins before the end of the one in front of it.
-    var areAscendingAndDisjoint: Bool {
-        allSatisfy { !$0.isEmpty } && indices.dropFirst().allSatisfy { self[$0 - 1].upperBound <= self[$0].lowerBound }
-    }
-}
-
 extension [UInt8] {
     /// Whether only those bytes of a header's sector differ that a commit may switch: disk size, L1 table, refcount
     /// table, snapshot table, and features.
