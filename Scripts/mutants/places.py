@@ -62,7 +62,7 @@ MUTANTS = [
     ("committer", "if let length = try? storage.byteCount(), length > fileByteCount {", "if let length = try? storage.byteCount(), length < fileByteCount {"),
     ("committer", "let isNext = start.rawValue + UInt64(count) == offset.rawValue", "let isNext = count > 0"),
     # Flags.
-    ("flags", "{ table.isActive && table.newWeight == 1 }", "{ table.newWeight == 1 }"),
+    ("flags", "{ table.isActive && table.newWeight == 1 }", "{ table.isActive }"),
     ("flags", "differs = differs || isOne != isCopied", "differs = differs || isOne"),
     ("flags", "if flags.isAnySet { changes.append((index, .allClear)) }\n                continue", "continue"),
     ("flags", "case .uniform(isOne: true): if flags.isAnyClear { changes.append((index, .allSet)) }", "case .uniform(isOne: true): break"),
@@ -96,7 +96,7 @@ MUTANTS = [
     ("allocator", "            runs[index].first += clusterCount\n", ""),
     ("allocator", "{ end = cluster + 1 }\n        let run", "{ end = cluster }\n        let run"),
     ("allocator", "guard run.end < end else {", "guard run.end <= end else {"),
-    ("allocator", "if low > 0, runs[low - 1].end == run.first {", "if low > 0, runs[low - 1].end >= run.first {"),
+    ("allocator", "if low > 0, runs[low - 1].end == run.first {", "if low > 0, runs[low - 1].end + 1 == run.first {"),
     ("allocator", "runs[runs.count - 1].count = end - last.first", "runs[runs.count - 1].count = end - last.first + 1"),
     # Locks.
     ("locks", "locked: [100, 101, 103, 201, 203], tested: [200, 201, 203, 101, 103], isExclusive: true)", "locked: [100, 101, 103, 201, 203], tested: [200, 201, 203, 103], isExclusive: true)"),
