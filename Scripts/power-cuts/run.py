@@ -139,7 +139,7 @@ def run(file_system, qsnap, count, work, kernel):
     judge = Judge(qsnap, folder, base, disk)
     durable = log.Disk(base, record, os.path.join(work, "durable"))
     state, position, flushed = os.path.join(work, "state"), 0, 0
-    counts = collections.defaultdict(collections.Counter)
+    counts, different = collections.defaultdict(collections.Counter), set()
     for point, step, has_ended, kind, seed in choose(requests, marks, count, generator):
         while position < point:
             if isinstance(requests[position], log.Flush):
@@ -149,12 +149,15 @@ def run(file_system, qsnap, count, work, kernel):
         pending = [request for request in requests[flushed:position] if isinstance(request, log.Write)]
         writes, torn = subset(pending, kind, seed)
         durable.copy_with(state, writes, torn)
+        # Draws repeat, as a verb makes few requests.
+        different.add((flushed, tuple(requests.index(write) for write in writes), torn, step.name))
         verdict = judge.judge(step, state, has_ended)
         counts[step][verdict] += 1
         if step.ours and step.durable and verdict not in ("old", "new"):
             print(f"{file_system}, {step.name}, request {point}, {kind}, seed {seed}: {verdict}", flush=True)
-    print(f"{file_system}: {len(requests)} requests, {sum(sum(c.values()) for c in counts.values())} states", flush=True)
-    return counts
+    drawn = sum(sum(c.values()) for c in counts.values())
+    print(f"{file_system}: {len(requests)} requests, {drawn} draws, {len(different)} different states", flush=True)
+    return counts, sum(1 for key in different if any(s.ours and s.name == key[3] for s in STEPS))
 
 
 def why_not(qsnap):
@@ -170,14 +173,15 @@ def why_not(qsnap):
     return None
 
 
-def report(results, seconds):
+def report(results, different, seconds):
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     total = sum(sum(c.values()) for counts in results.values() for s, c in counts.items() if s.ours)
     lines = [
         "# Power cuts", "",
         "Written by `make power-cuts`: what a power cut under a real kernel leaves, as the DocC article on crash "
         "consistency says.", "",
-        f"{datetime.date.today()}, commit {commit}, seed {SEED}, {seconds:.0f} s: {total} states of `qsnap`. Each cell: "
+        f"{datetime.date.today()}, commit {commit}, seed {SEED}, {seconds:.0f} s: {total} draws of states of `qsnap`, of which {different} are "
+        "different states: a verb makes few requests, so draws repeat. Each cell: "
         "how many states were found to be what.", "",
         "| Step | " + " | ".join(results) + " |", "|---|" + "---|" * len(results),
     ]
@@ -201,13 +205,14 @@ def main():
         print(f"Skipped: {reason}.")
         return
     each = max(1, count // len(FILE_SYSTEMS) // len(STEPS))
-    results, start = {}, datetime.datetime.now()
+    results, different, start = {}, 0, datetime.datetime.now()
     for file_system in FILE_SYSTEMS:
         # In memory, where there is room.
         place = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 4 << 30 else None
         with tempfile.TemporaryDirectory(dir=place, prefix="power-cuts-") as work:
-            results[file_system] = run(file_system, qsnap, each, work, kernel)
-    report(results, (datetime.datetime.now() - start).total_seconds())
+            results[file_system], found = run(file_system, qsnap, each, work, kernel)
+            different += found
+    report(results, different, (datetime.datetime.now() - start).total_seconds())
     wrong = sum(n for counts in results.values() for step, c in counts.items() if step.ours and step.durable
                 for verdict, n in c.items() if verdict not in ("old", "new"))
     if wrong: sys.exit(f"{wrong} states of qsnap are neither the old nor the new one.")
