@@ -18,13 +18,13 @@ extension Inspection {
             return
         }
         addTable("snapshot table", at: offset, byteCount: max(1, reading.snapshotTableByteCount))
-        let found = (reading.snapshots + reading.unusableSnapshots).sorted { $0.index < $1.index }
-        annotateEntries(found, reading, from: storage)
-        guard !found.isEmpty else { return }
+        let entries = (reading.snapshots + reading.unusableSnapshots).sorted { $0.index < $1.index }
+        annotateEntries(entries, reading, from: storage)
+        guard !entries.isEmpty else { return }
         report(
-            .internalSnapshots, "The image holds \(found.count) snapshots; each is a state of the disk of its own.",
+            .internalSnapshots, "The image holds \(entries.count) snapshots; each is a state of the disk of its own.",
             at: offset, in: "snapshot table")
-        for found in found {
+        for found in entries {
             try work.checkForWish()
             let record = SnapshotRecord(
                 index: found.index, offset: found.offset, snapshot: Snapshot(found.entry, imageSize: header.size),
